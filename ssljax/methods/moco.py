@@ -1,0 +1,155 @@
+"""MoCo v1 and v2: a queue of negative keys and a momentum encoder."""
+
+from flax import struct
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import diagnostics, ema, sharding
+from ssljax import queue as negatives
+from ssljax.losses import contrastive
+from ssljax.types import Array, BadInputError, Encoder, Method, PyTree, chain
+
+
+@struct.dataclass
+class MoCoAux:
+    """What MoCo carries from step to step besides the query encoder's parameters.
+
+    Attributes:
+        stats: the query encoder's batch statistics.
+        key_params: the key (momentum) encoder's parameters, no gradient.
+        key_stats: the key encoder's own batch statistics; the momentum does not touch them.
+        queue: the negative keys.
+    """
+
+    stats: PyTree
+    key_params: PyTree
+    key_stats: PyTree
+    queue: negatives.Queue
+
+
+def moco(
+    backbone: Encoder,
+    projector: Encoder,
+    *,
+    queue_size: int = 65536,
+    momentum: float = 0.999,
+    temperature: float = 0.2,
+    symmetric: bool = False,
+    shuffle: bool = True,
+) -> Method:
+    """MoCo: queries are matched to the momentum encoder's keys among a queue of older keys.
+
+    v1 and v2 differ in projector, temperature, views and schedule only, so one function is both. For the official
+    ShuffleBN the encoders' BatchNorm must work in groups (`models.resnet50(groups=8)` is FAIR's eight GPUs).
+
+    Args:
+        backbone: images [B, h, w, C] -> features [B, F].
+        projector: features [B, F] -> embeddings [B, D].
+        queue_size: K, the number of negative keys; a multiple of what one step enqueues.
+        momentum: m in `key = m * key + (1 - m) * query`, in [0, 1].
+        temperature: T > 0 of the InfoNCE logits.
+        symmetric: also match the second view's queries to the first view's keys; the two losses are summed and
+            both views' keys are enqueued.
+        shuffle: permute the key images over the whole batch before the key encoder and undo it on the keys.
+
+    Returns:
+        A `Method` on batches `{"view_1", "view_2"}` of float [B, h, w, C]; view 1 is the query's.
+
+    Raises:
+        BadInputError: T <= 0, m outside [0, 1] or K < 1 (here); K not a multiple of the keys of a step, or a batch
+            that does not divide over the devices (in `init`).
+
+    Reference:
+        MoCo arXiv 1911.05722, algorithm 1; MoCo v2 arXiv 2003.04297; step order of `moco/builder.py` in
+        facebookresearch/moco; the symmetric variant of that repository's CIFAR demo.
+
+    Differs from the paper:
+        The momentum update comes after the optimiser instead of before the next step's keys: the same sequence,
+        as the very first update there is of equal encoders.
+    """
+    ema.check_momentum(momentum)
+    if temperature <= 0:
+        raise BadInputError(f"temperature={temperature}: InfoNCE divides by it; give a number above 0.")
+    if queue_size < 1:
+        raise BadInputError(f"queue_size={queue_size}: give at least the number of keys of one step.")
+    encoder = chain(backbone=backbone, projector=projector)
+
+    def init(key, batch):
+        encoder_key, queue_key = jax.random.split(key)
+        view = batch["view_1"]
+        _check_batch(view.shape[0], queue_size, symmetric)
+        params, stats = encoder.init(encoder_key, view)
+        dim = jax.eval_shape(lambda: encoder.apply(params, stats, view, train=False)[0]).shape[-1]
+        copy = jax.tree.map(jnp.copy, (params, stats))
+        return params, MoCoAux(stats, *copy, negatives.init(queue_key, queue_size, dim))
+
+    def encode_keys(params, stats, images, key):
+        if not shuffle:
+            keys, stats = encoder.apply(params, stats, images, train=True)
+            return contrastive.l2_normalize(keys), stats
+        order = jax.random.permutation(key, images.shape[0])
+        keys, stats = encoder.apply(params, stats, sharding.take_rows(images, order), train=True)
+        return sharding.take_rows(contrastive.l2_normalize(keys), jnp.argsort(order)), stats
+
+    def one_direction(params, stats, key_stats, aux, query_view, key_view, key):
+        query, stats = encoder.apply(params, stats, query_view, train=True)
+        query = contrastive.l2_normalize(query)
+        keys, key_stats = encode_keys(aux.key_params, key_stats, key_view, key)
+        keys = jax.lax.stop_gradient(keys)
+        scored = {"temperature": temperature, "similarity": "inner"}
+        value = contrastive.info_nce(query, keys, aux.queue.keys, **scored)
+        logits = contrastive.info_nce_logits(query, keys, aux.queue.keys, **scored)
+        return value, stats, key_stats, keys, _metrics(query, keys, logits)
+
+    def loss(params, aux, batch, key):
+        view_1, view_2 = batch["view_1"], batch["view_2"]
+        key_12, key_21 = jax.random.split(key)
+        value, stats, key_stats, keys, metrics = one_direction(
+            params, aux.stats, aux.key_stats, aux, view_1, view_2, key_12
+        )
+        new_keys = sharding.gather(keys)
+        if symmetric:
+            other, stats, key_stats, keys, _ = one_direction(
+                params, stats, key_stats, aux, view_2, view_1, key_21
+            )
+            value = value + other
+            new_keys = jnp.concatenate([sharding.gather(keys), new_keys])
+        queue = negatives.enqueue(aux.queue, new_keys)
+        aux = aux.replace(stats=stats, key_stats=key_stats, queue=queue)
+        return value, (aux, {"loss": value, **metrics})
+
+    def after_update(params, aux, step):
+        del step
+        return aux.replace(key_params=ema.ema(aux.key_params, params, momentum))
+
+    def features(params, aux, inputs):
+        outputs, _ = backbone.apply(params["backbone"], aux.stats["backbone"], inputs, train=False)
+        embedding, _ = projector.apply(params["projector"], aux.stats["projector"], outputs, train=False)
+        return {"backbone": outputs, "embedding": embedding}
+
+    return Method(init, loss, after_update, features)
+
+
+def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:
+    own_key = jnp.zeros(query.shape[0], jnp.int32)
+    return {
+        "pretext_top1": diagnostics.topk_accuracy(logits, own_key, 1),
+        "pretext_top5": diagnostics.topk_accuracy(logits, own_key, 5),
+        "embedding_std": diagnostics.embedding_std(query),
+        "alignment": diagnostics.alignment(query, keys),
+    }
+
+
+def _check_batch(batch_size: int, queue_size: int, symmetric: bool) -> None:
+    enqueued = 2 * batch_size if symmetric else batch_size
+    if queue_size % enqueued:
+        raise BadInputError(
+            f"queue_size={queue_size} is not a multiple of the {enqueued} keys that a step enqueues; "
+            f"{max(queue_size // enqueued, 1) * enqueued} is the nearest one below."
+        )
+    if batch_size % sharding.data_devices():
+        raise BadInputError(
+            f"batch_size={batch_size} does not divide over {sharding.data_devices()} devices; "
+            "choose a multiple."
+        )

@@ -1,0 +1,117 @@
+"""Where arrays live: one mesh axis `data`, batches sharded over it, state replicated.
+
+Everything here also works without a mesh, so that the same code runs on one device untouched.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ssljax.types import Array, BadInputError, PyTree
+
+DATA = "data"
+
+
+def make_mesh(devices: int | None = None) -> jax.sharding.Mesh:
+    """A mesh of one Explicit axis, `data`, over the first `devices` devices of all hosts (default: all).
+
+    Raises:
+        BadInputError: more devices are asked for than there are.
+    """
+    available = jax.devices()
+    count = len(available) if devices is None else devices
+    if not 1 <= count <= len(available):
+        raise BadInputError(f"devices={count}: this machine has {len(available)}; ask for 1 to {len(available)}.")
+    return jax.make_mesh((count,), (DATA,), axis_types=(AxisType.Explicit,), devices=available[:count])
+
+
+@contextlib.contextmanager
+def use_mesh(mesh: jax.sharding.Mesh | None) -> Iterator[None]:
+    """Make `mesh` the one that `shard`, `gather` and jit see; `None` changes nothing."""
+    if mesh is None:
+        yield
+    else:
+        with jax.set_mesh(mesh):
+            yield
+
+
+def data_devices() -> int:
+    """How many devices a batch is split over under the present mesh (1 without one)."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(DATA, 1)
+
+
+def has_mesh() -> bool:
+    """Whether a mesh with a `data` axis is in use."""
+    return DATA in dict(jax.sharding.get_abstract_mesh().shape)
+
+
+def shard(x: PyTree) -> PyTree:
+    """Split the leading axis of every leaf over `data` (inside or outside jit); the identity without a mesh."""
+    return jax.tree.map(lambda leaf: jax.reshard(leaf, P(DATA)), x) if has_mesh() else x
+
+
+def gather(x: PyTree) -> PyTree:
+    """All devices' rows on every device, in order; differentiable; the identity without a mesh."""
+    return jax.tree.map(lambda leaf: jax.reshard(leaf, P()), x) if has_mesh() else x
+
+
+def take_rows(x: Array, indices: Array) -> Array:
+    """Rows `indices` of `x` from wherever they are, split over `data` again.
+
+    Args:
+        x: [B, ...], sharded or not.
+        indices: int[N], the same on every device.
+
+    Returns:
+        [N, ...]. Under a mesh this is an all-gather followed by a local selection.
+    """
+    if not has_mesh():
+        return x[indices]
+    return gather(x).at[indices].get(out_sharding=P(DATA, *(None,) * (x.ndim - 1)))
+
+
+def data_sharding() -> NamedSharding | None:
+    """The sharding of a batch under the present mesh; None without one."""
+    return NamedSharding(jax.sharding.get_mesh(), P(DATA)) if has_mesh() else None
+
+
+def replicated_sharding() -> NamedSharding | None:
+    """The sharding of the state under the present mesh; None without one."""
+    return NamedSharding(jax.sharding.get_mesh(), P()) if has_mesh() else None
+
+
+def shard_batch(batch: dict[str, np.ndarray]) -> dict[str, Array]:
+    """This process's rows of a global batch -> the global batch, sharded over `data`.
+
+    Args:
+        batch: arrays [B / number of processes, ...].
+
+    Returns:
+        The same names with global arrays [B, ...].
+    """
+    sharding = data_sharding()
+    if sharding is None:
+        return jax.tree.map(jax.numpy.asarray, batch)
+    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
+
+
+def start_hosts() -> None:
+    """Join the processes of a multi-host run, once, before any device is touched.
+
+    A TPU pod or a Slurm job is found by jax itself; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. Without them a run on one host needs nothing, and on a TPU VM `jax` asks the metadata server.
+    """
+    explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
+    if explicit:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"],
+            int(os.environ["JAX_NUM_PROCESSES"]),
+            int(os.environ["JAX_PROCESS_ID"]),
+        )
+    elif "TPU_WORKER_HOSTNAMES" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+        jax.distributed.initialize()

@@ -1,0 +1,63 @@
+"""Checkpoints through orbax: save the whole state, take up the newest one again. The one file that knows orbax."""
+
+from typing import Any
+
+import jax
+
+from ssljax.train.state import TrainState
+from ssljax.types import BadInputError
+
+
+def open_checkpoints(workdir: str, keep: int = 2) -> Any:
+    """The run's checkpoints, an orbax `CheckpointManager` in `workdir/checkpoints` (local or `gs://`).
+
+    Args:
+        workdir: the run's directory.
+        keep: how many of the newest checkpoints stay.
+    """
+    import orbax.checkpoint as ocp
+    from etils import epath
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    return ocp.CheckpointManager(epath.Path(workdir).resolve() / "checkpoints", options=options)
+
+
+def save(checkpoints: Any, state: TrainState) -> None:
+    """Save `state` under its step, in the background; a step that is there already is left as it is."""
+    import orbax.checkpoint as ocp
+
+    step = int(state.step)
+    if step not in checkpoints.all_steps():
+        checkpoints.save(step, args=ocp.args.StandardSave(_plain(state)))
+
+
+def restore(checkpoints: Any, like: TrainState) -> TrainState | None:
+    """The newest saved state, laid out as `like` is, or None when nothing has been saved.
+
+    Args:
+        checkpoints: from `open_checkpoints`.
+        like: a state of the same run; only its shapes, dtypes and shardings are used.
+
+    Raises:
+        BadInputError: the saved state is of another shape.
+    """
+    import orbax.checkpoint as ocp
+
+    step = checkpoints.latest_step()
+    if step is None:
+        return None
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
+    try:
+        plain = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise BadInputError(
+            f"checkpoint of step {step} in {checkpoints.directory} is not of this model ({reason}); "
+            "use the options it was made with, or another --workdir."
+        ) from error
+    return plain.replace(key=jax.random.wrap_key_data(plain.key))
+
+
+def _plain(state: TrainState) -> TrainState:
+    # typed keys are saved as the integers they are made of
+    return state.replace(key=jax.random.key_data(state.key))

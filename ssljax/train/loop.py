@@ -1,0 +1,102 @@
+"""The training loop: steps, a log line every so often, hooks in between."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from ssljax.train.state import TrainState
+from ssljax.types import Array
+
+Hook = tuple[int, Callable[[int, TrainState], None]]
+
+
+def fit(
+    state: TrainState,
+    step_fn: Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]],
+    batches: Iterator[dict[str, Array]],
+    *,
+    total_steps: int,
+    log_every: int,
+    log: Callable[[int, dict[str, float]], None],
+    tick: Callable[[int], None] = lambda step: None,
+    hooks: Sequence[Hook] = (),
+) -> TrainState:
+    """Train from `state.step` to `total_steps`.
+
+    A log line's figures are read one interval late, when the device has long finished them, so logging never
+    makes the device wait.
+
+    Args:
+        state: donated to the first step.
+        step_fn: what `compile_step` returns.
+        batches: yields the batch of step `state.step` first.
+        total_steps: updates in the whole run.
+        log_every: steps between log lines.
+        log: takes (step, metrics), with `examples_per_second` and `input_wait` (the share of the time in which
+            the loop waited for the next batch) added, both without the hooks' time.
+        tick: called after every step, for a progress bar.
+        hooks: `(every, function)`; `function(step, state)` is called after every `every` steps and after the last.
+
+    Returns:
+        The final state.
+    """
+    start = int(state.step)
+    pending: tuple[int, dict[str, Array], dict[str, float]] | None = None
+    clock = _Clock()
+    for done in range(start + 1, total_steps + 1):
+        with clock.waiting():
+            batch = next(batches)
+        state, metrics = step_fn(state, batch)
+        clock.examples += len(next(iter(batch.values())))
+        tick(done)
+        last = done == total_steps
+        if done % log_every == 0 or last:
+            if pending is not None:
+                log(pending[0], _floats(pending[1]) | pending[2])
+            pending = (done, metrics, clock.lap())
+        for every, hook in hooks:
+            if done % every == 0 or last:
+                with clock.paused():
+                    hook(done, state)
+    if pending is not None:
+        log(pending[0], _floats(pending[1]) | pending[2])
+    return state
+
+
+def _floats(metrics: dict[str, Array]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
+
+
+class _Span:
+    """Adds the time spent in a `with` block to one of a clock's counters."""
+
+    def __init__(self, clock: "_Clock", counter: str):
+        self.clock, self.counter = clock, counter
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_):
+        spent = time.perf_counter() - self.start
+        setattr(self.clock, self.counter, getattr(self.clock, self.counter) + spent)
+
+
+class _Clock:
+    """Examples per second and waiting time since the last lap."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.began, self.examples, self.waited, self.out = time.perf_counter(), 0, 0.0, 0.0
+
+    def waiting(self) -> _Span:
+        return _Span(self, "waited")
+
+    def paused(self) -> _Span:
+        return _Span(self, "out")
+
+    def lap(self) -> dict[str, float]:
+        spent = max(time.perf_counter() - self.began - self.out, 1e-9)
+        figures = {"examples_per_second": self.examples / spent, "input_wait": self.waited / spent}
+        self.reset()
+        return figures

@@ -1,0 +1,53 @@
+"""The whole of a training run's state as one pytree."""
+
+from typing import Any
+
+from flax import struct
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ssljax import sharding
+from ssljax.types import Array, Method, PyTree
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a step reads and writes; all of it is checkpointed.
+
+    Attributes:
+        step: int32 scalar, the number of updates made.
+        params: what the optimiser trains.
+        aux: the method's other state: batch statistics, momentum encoder, queue.
+        opt_state: the optimiser's.
+        key: the run's key; step n draws from `fold_in(key, n)`.
+    """
+
+    step: Array
+    params: PyTree
+    aux: PyTree
+    opt_state: PyTree
+    key: Array
+
+
+def init_state(
+    method: Method, optimizer: optax.GradientTransformation, views: Any, batch: dict[str, Array], seed: int
+) -> TrainState:
+    """The state before the first step, replicated over the present mesh.
+
+    Args:
+        method: the pre-training method.
+        optimizer: the optax optimiser of its parameters.
+        views: `(key, **batch) -> batch of the method`.
+        batch: a batch as the loader yields it, or `jax.ShapeDtypeStruct`s of one.
+        seed: of the initial weights and of every later random draw.
+    """
+
+    def init(key):
+        init_key, run_key = jax.random.split(key)
+        method_batch = views(run_key, **jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch))
+        params, aux = method.init(init_key, method_batch)
+        return TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key)
+
+    return jax.jit(init, out_shardings=sharding.replicated_sharding())(jax.random.key(seed))

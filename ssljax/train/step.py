@@ -1,0 +1,51 @@
+"""One training step: views, loss and gradient, optimiser, the method's own update."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from ssljax import sharding
+from ssljax.train.state import TrainState
+from ssljax.types import Array, Method
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, Array],
+    *,
+    method: Method,
+    views: Any,
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One update of everything in `state` from one global batch; pure.
+
+    Args:
+        state: the state after n updates.
+        batch: arrays [B, ...] as the loader yields them, such as `{"image": uint8[B, H, W, C]}`.
+        method: gives the loss.
+        views: `(key, **batch) -> batch of the method`, drawn on the device.
+        optimizer: of the parameters.
+
+    Returns:
+        The state after n + 1 updates and the method's metrics, scalars, with the gradient's global norm.
+    """
+    views_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    method_batch = views(views_key, **batch)
+    grad_fn = jax.value_and_grad(method.loss, has_aux=True)
+    (_, (aux, metrics)), grads = grad_fn(state.params, state.aux, method_batch, loss_key)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    aux = method.after_update(params, aux, state.step)
+    metrics = metrics | {"grad_norm": optax.global_norm(grads)}
+    return state.replace(step=state.step + 1, params=params, aux=aux, opt_state=opt_state), metrics
+
+
+def compile_step(
+    method: Method, views: Any, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
+    """`train_step` under jit: the given state is donated, the new one and the metrics are replicated."""
+    step = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
+    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated_sharding())

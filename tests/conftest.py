@@ -1,0 +1,43 @@
+"""Eight emulated devices, strict broadcasting, and a closing line that says which oracles were not run live."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+from ssljax import sharding
+from tests import oracles
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(params=[None, 1, 2, 4, 8], ids=lambda n: f"{n or 'no'}-mesh")
+def each_mesh(request):
+    """Run the test without a mesh and on 1, 2, 4 and 8 devices; the value is the number of devices or None."""
+    mesh = None if request.param is None else sharding.make_mesh(request.param)
+    with sharding.use_mesh(mesh):
+        yield request.param
+
+
+def pytest_sessionfinish(session):
+    # xdist workers hand what they skipped to the controller
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["golden_only"] = sorted(oracles.GOLDEN_ONLY)
+
+
+def pytest_testnodedown(node):
+    oracles.GOLDEN_ONLY.update(getattr(node, "workeroutput", {}).get("golden_only", []))
+
+
+pytest_testnodedown.optionalhook = True  # type: ignore[attr-defined]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if oracles.GOLDEN_ONLY:
+        names = ", ".join(sorted(oracles.GOLDEN_ONLY))
+        terminalreporter.write_line(
+            f"Not run live (install '.[oracles]'), checked against tests/golden instead: {names}"
+        )
