@@ -28,11 +28,9 @@ def pytest_sessionfinish(session):
         session.config.workeroutput["golden_only"] = sorted(oracles.GOLDEN_ONLY)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
     oracles.GOLDEN_ONLY.update(getattr(node, "workeroutput", {}).get("golden_only", []))
-
-
-pytest_testnodedown.optionalhook = True  # type: ignore[attr-defined]
 
 
 def pytest_terminal_summary(terminalreporter):

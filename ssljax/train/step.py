@@ -39,7 +39,7 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     aux = method.after_update(params, aux, state.step)
-    metrics = metrics | {"grad_norm": optax.global_norm(grads)}
+    metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
     return state.replace(step=state.step + 1, params=params, aux=aux, opt_state=opt_state), metrics
 
 

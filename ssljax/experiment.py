@@ -1,0 +1,195 @@
+"""Run an experiment: from its frozen config to a trained state, a results table, a report and a record."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from ssljax import records, sharding
+from ssljax.records import Results
+from ssljax.train import checkpoint
+from ssljax.train.logging import RunLog
+from ssljax.train.loop import fit
+from ssljax.train.state import TrainState, init_state
+from ssljax.train.step import compile_step, train_step
+from ssljax.types import Array, BadInputError, Method, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The options that every experiment has."""
+
+    workdir: str = ""
+    """Where the run lives, a local or gs:// directory; empty: runs/NAME. The same command resumes it."""
+    seed: int = 0
+    """Of the weights, the order of the data and every random draw."""
+    devices: int | None = None
+    """Use the first so many devices; None: all."""
+    data_dir: str | None = None
+    """Where tensorflow-datasets keeps its sets; None: its default."""
+    workers: int = 0
+    """Processes that read and decode when the set does not fit on the device."""
+    skip_bad: bool = False
+    """Go on past pictures that cannot be read, and count them."""
+    log_every: int = 50
+    """Steps between log lines."""
+    eval_every: int = 10
+    """Epochs between online evaluations."""
+    save_every: int = 10
+    """Epochs between checkpoints."""
+    stop_after: int | None = None
+    """End after so many steps instead of the recipe's epochs; the schedules stay those of the whole recipe."""
+    record: bool = False
+    """Append the result to experiments/results/NAME.json."""
+
+
+class Row(NamedTuple):
+    """One line of the recipe: what the paper has and what this run has (`paper=None`: not stated there)."""
+
+    name: str
+    paper: Any
+    ours: Any
+
+
+class Task(NamedTuple):
+    """What a field (pictures, text) brings to a run.
+
+    Attributes:
+        examples: how many training examples there are.
+        batches: `(first_step, last_step) -> iterator` of global batches on the devices.
+        batch_shapes: one batch as `jax.ShapeDtypeStruct`s.
+        monitor: `(params, aux) -> {name: figure}` during training.
+        evaluate: `({row: (params, aux)}) -> {row: {column: figure}}` at the end; rows may be added.
+        page: `(params, aux) -> {field of Report: value}`, the pictures of the report.
+    """
+
+    examples: int
+    batches: Callable[[int, int], Iterator[dict[str, Array]]]
+    batch_shapes: dict[str, jax.ShapeDtypeStruct]
+    monitor: Callable[[PyTree, PyTree], dict[str, float]]
+    evaluate: Callable[[dict[str, tuple[PyTree, PyTree]]], Results]
+    page: Callable[[PyTree, PyTree], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A recipe, ready to run.
+
+    Attributes:
+        name: the experiment module's name.
+        label: the row of the results table that is the trained model, such as "moco".
+        method: the pre-training method.
+        views: `(key, **batch) -> batch of the method`, hashable.
+        optimizer: `steps_per_epoch -> (optax optimiser, learning rate as a function of the step)`.
+        batch_size: global.
+        epochs: of the recipe.
+        task: opens the data; called once, when the run starts.
+        recipe: the recipe against the paper's.
+    """
+
+    name: str
+    label: str
+    method: Method
+    views: Any
+    optimizer: Callable[[int], tuple[optax.GradientTransformation, Callable[[Any], Any]]]
+    batch_size: int
+    epochs: int
+    task: Callable[[], Task]
+    recipe: tuple[Row, ...]
+
+
+def run(config: RunConfig, experiment: Experiment, description: str = "") -> Results:
+    """Train (or take up) the experiment in `config.workdir`, evaluate it and write results.json and report.html.
+
+    A finished run is shown again, not repeated.
+
+    Raises:
+        BadInputError: an option or the data will not do, or the directory holds another run.
+    """
+    workdir = config.workdir or f"runs/{experiment.name}"
+    sharding.start_hosts()
+    finished = records.claim(workdir, config, experiment.name)
+    if finished is not None:
+        print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")
+        records.print_table(finished)
+        return finished
+    with sharding.use_mesh(sharding.make_mesh(config.devices)):
+        return _run(workdir, config, experiment, description)
+
+
+def _run(workdir: str, config: RunConfig, experiment: Experiment, description: str) -> Results:
+    began = time.time()
+    task = experiment.task()
+    if task.examples < experiment.batch_size:
+        raise BadInputError(
+            f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
+            "choose a smaller batch."
+        )
+    steps_per_epoch = task.examples // experiment.batch_size
+    optimizer, schedule = experiment.optimizer(steps_per_epoch)
+    check_shapes(experiment, task, optimizer)
+    state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes, config.seed)
+    untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
+    state, log_rows, seconds = _train(workdir, config, experiment, task, optimizer, schedule, state)
+    trained = (state.params, state.aux)
+    results = task.evaluate({"untrained": untrained, experiment.label: trained})
+    page = task.page(*trained)
+    if jax.process_index() == 0:
+        environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
+        records.write_results(workdir, config, experiment.name, results, environment)
+        records.write_report(workdir, experiment, description, log_rows, results, environment, page)
+        records.print_table(results)
+        print(f"The report is {workdir}/report.html")
+    return results
+
+
+def _train(workdir, config, experiment, task, optimizer, schedule, state):
+    steps_per_epoch = task.examples // experiment.batch_size
+    total_steps = experiment.epochs * steps_per_epoch
+    if config.stop_after is not None:
+        total_steps = min(total_steps, config.stop_after)
+    checkpoints = checkpoint.open_checkpoints(workdir)
+    restored = checkpoint.restore(checkpoints, state)
+    state = state if restored is None else restored
+    first_step = int(state.step)
+    log = RunLog(workdir, total_steps=total_steps, start_step=first_step, title=experiment.name)
+    if restored is not None:
+        log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.")
+    began = time.time()
+    state = fit(
+        state,
+        compile_step(experiment.method, experiment.views, optimizer),
+        task.batches(first_step, total_steps),
+        total_steps=total_steps,
+        log_every=config.log_every,
+        log=lambda step, metrics: log.write(
+            step, metrics | {"lr": float(schedule(step - 1)), "epoch": step / steps_per_epoch}
+        ),
+        tick=log.tick,
+        hooks=(
+            (config.eval_every * steps_per_epoch, lambda n, now: log.write(n, task.monitor(now.params, now.aux))),
+            (config.save_every * steps_per_epoch, lambda _, now: checkpoint.save(checkpoints, now)),
+        ),
+    )
+    checkpoints.wait_until_finished()
+    log.close()
+    return state, log.rows, time.time() - began
+
+
+def check_shapes(experiment: Experiment, task: Task, optimizer: optax.GradientTransformation) -> None:
+    """Trace one step without compiling it, so that every option that does not fit is refused within seconds.
+
+    Raises:
+        BadInputError: from whichever part it does not fit.
+    """
+
+    def one_step(seed, batch):
+        state = init_state(experiment.method, optimizer, experiment.views, batch, seed)
+        return train_step(
+            state, sharding.shard(batch), method=experiment.method, views=experiment.views, optimizer=optimizer
+        )
+
+    jax.eval_shape(one_step, 0, task.batch_shapes)
