@@ -13,7 +13,7 @@ from ssljax.records import Results
 from ssljax.train import checkpoint
 from ssljax.train.logging import RunLog
 from ssljax.train.loop import fit
-from ssljax.train.state import TrainState, init_state
+from ssljax.train.state import init_state
 from ssljax.train.step import compile_step, train_step
 from ssljax.types import Array, BadInputError, Method, PyTree
 
@@ -44,14 +44,6 @@ class RunConfig:
     """End after so many steps instead of the recipe's epochs; the schedules stay those of the whole recipe."""
     record: bool = False
     """Append the result to experiments/results/NAME.json."""
-
-
-class Row(NamedTuple):
-    """One line of the recipe: what the paper has and what this run has (`paper=None`: not stated there)."""
-
-    name: str
-    paper: Any
-    ours: Any
 
 
 class Task(NamedTuple):
@@ -87,7 +79,6 @@ class Experiment:
         batch_size: global.
         epochs: of the recipe.
         task: opens the data; called once, when the run starts.
-        recipe: the recipe against the paper's.
     """
 
     name: str
@@ -98,7 +89,6 @@ class Experiment:
     batch_size: int
     epochs: int
     task: Callable[[], Task]
-    recipe: tuple[Row, ...]
 
 
 def run(config: RunConfig, experiment: Experiment, description: str = "") -> Results:
@@ -111,7 +101,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
     """
     workdir = config.workdir or f"runs/{experiment.name}"
     sharding.start_hosts()
-    finished = records.claim(workdir, config, experiment.name)
+    finished = records.check(workdir, config, experiment.name)
     if finished is not None:
         print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")
         records.print_table(finished)
@@ -131,6 +121,7 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
     steps_per_epoch = task.examples // experiment.batch_size
     optimizer, schedule = experiment.optimizer(steps_per_epoch)
     check_shapes(experiment, task, optimizer)
+    records.claim(workdir, config, experiment.name)
     state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes, config.seed)
     untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
     state, log_rows, seconds = _train(workdir, config, experiment, task, optimizer, schedule, state)
@@ -139,8 +130,8 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
     page = task.page(*trained)
     if jax.process_index() == 0:
         environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
-        records.write_results(workdir, config, experiment.name, results, environment)
-        records.write_report(workdir, experiment, description, log_rows, results, environment, page)
+        records.write_results(workdir, config, experiment.name, results, environment, log_rows)
+        records.write_report(workdir, config, description, results, environment, log_rows, page)
         records.print_table(results)
         print(f"The report is {workdir}/report.html")
     return results

@@ -20,8 +20,8 @@ NEUTRAL = {"workdir", "devices", "workers", "data_dir", "log_every", "save_every
 RESULTS = Path("experiments") / "results"
 
 
-def claim(workdir: str, config: Any, name: str) -> Results | None:
-    """Take `workdir` for this run: a new directory, or one that this very run has begun.
+def check(workdir: str, config: Any, name: str) -> Results | None:
+    """Make sure that `workdir` is new or holds this very run; writes nothing.
 
     Returns:
         The results if the run is finished, else None.
@@ -31,23 +31,30 @@ def claim(workdir: str, config: Any, name: str) -> Results | None:
     """
     from etils import epath
 
-    directory = epath.Path(workdir)
-    wanted = {"experiment": name} | _comparable(config)
-    written = directory / "config.json"
-    if written.exists():
-        found = json.loads(written.read_text())
-        differing = [key for key in wanted | found if wanted.get(key) != found.get(key)]
-        if differing:
-            changes = ", ".join(f"{key} {found.get(key)!r}, not {wanted.get(key)!r}" for key in differing)
-            raise BadInputError(f"workdir={workdir} holds another run ({changes}); choose another --workdir.")
-        results = directory / "results.json"
-        return json.loads(results.read_text())["results"] if results.exists() else None
-    if directory.exists() and any(directory.iterdir()):
-        raise BadInputError(f"workdir={workdir} is not empty and holds no run; choose a new directory.")
+    directory, wanted = epath.Path(workdir), _identity(config, name)
+    if not directory.exists():
+        return None
+    if not (directory / "config.json").exists():
+        if any(directory.iterdir()):
+            raise BadInputError(f"workdir={workdir} is not empty and holds no run; choose a new directory.")
+        return None
+    found = json.loads((directory / "config.json").read_text())
+    differing = [key for key in wanted | found if wanted.get(key) != found.get(key)]
+    if differing:
+        changes = ", ".join(f"{key} {found.get(key)!r}, not {wanted.get(key)!r}" for key in differing)
+        raise BadInputError(f"workdir={workdir} holds another run ({changes}); choose another --workdir.")
+    results = directory / "results.json"
+    return json.loads(results.read_text()) if results.exists() else None
+
+
+def claim(workdir: str, config: Any, name: str) -> None:
+    """Make `workdir` and write down whose it is."""
+    from etils import epath
+
     if jax.process_index() == 0:
+        directory = epath.Path(workdir)
         directory.mkdir(parents=True, exist_ok=True)
-        _write(written, json.dumps(wanted, indent=2))
-    return None
+        _write(directory / "config.json", json.dumps(_identity(config, name), indent=2))
 
 
 def environment(**seconds: float) -> dict[str, Any]:
@@ -74,23 +81,54 @@ def environment(**seconds: float) -> dict[str, Any]:
 
 
 def write_results(
-    workdir: str, config: Any, name: str, results: Results, environment: dict[str, Any], metrics: dict[str, float]
+    workdir: str, config: Any, name: str, results: Results, environment: dict[str, Any], metrics: list[dict]
 ) -> None:
     """Write `workdir/results.json` and, with `config.record`, append it to `experiments/results/NAME.json`."""
     from etils import epath
 
     record = {
-        "results": results,
-        "last_metrics": metrics,
+        "results": {
+            row: {column: round(value, 2) for column, value in cells.items()} for row, cells in results.items()
+        },
         "options": non_default(config),
         "environment": environment,
+        "last_metrics": metrics[-1] if metrics else {},
     }
-    _write(epath.Path(workdir) / "results.json", json.dumps(record, indent=2))
+    _write(epath.Path(workdir) / "results.json", json.dumps(rounded, indent=2))
+    _write(epath.Path(workdir) / "record.json", json.dumps(record, indent=2))
     if config.record:
         path = epath.Path(RESULTS / f"{name}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(path.read_text()) if path.exists() else []
         _write(path, json.dumps([*earlier, record], indent=2) + "\n")
+
+
+def write_report(
+    workdir: str,
+    config: Any,
+    description: str,
+    results: Results,
+    environment: dict[str, Any],
+    metrics: list[dict],
+    page: dict[str, Any],
+) -> None:
+    """Write `workdir/report.html`; `page` are further fields of `train.report.Report`."""
+    from ssljax.train.report import Report, write_report
+
+    defaults, ours = _comparable(type(config)()), _comparable(config)
+    title, _, text = description.partition("\n")
+    if "\nPaper: none" in description:
+        defaults = dict.fromkeys(defaults)
+    report = Report(
+        title=title.rstrip("."),
+        description=text.strip(),
+        recipe=[(key.replace("_", " "), defaults[key], value) for key, value in ours.items()],
+        metrics=metrics,
+        results=results,
+        environment=environment,
+        **page,
+    )
+    write_report(f"{workdir}/report.html", report)
 
 
 def non_default(config: Any) -> dict[str, Any]:
@@ -108,6 +146,10 @@ def print_table(results: Results) -> None:
         cells = (f"{row[column]:20.1f}" if column in row else " " * 20 for column in columns)
         print(f"{name:<{width}}" + "  ".join(cells))
     print("(test accuracy, per cent)\n")
+
+
+def _identity(config: Any, name: str) -> dict[str, Any]:
+    return {"experiment": name} | _comparable(config)
 
 
 def _comparable(config: Any) -> dict[str, Any]:

@@ -27,6 +27,9 @@ class Knn(NamedTuple):
     on: str = "embedding"
 
 
+KNN = Knn()
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """A data set and the way a representation of it is judged.
@@ -54,9 +57,25 @@ class Pictures:
     size: int | None = None
     resize: int = 256
     scale: tuple[float, float] = (0.2, 1.0)
-    knn: Knn = Knn()
+    knn: Knn = KNN
     bank: int | None = None
     probe: linear.ProbeConfig | None = None
+
+
+def imagenet(data: str, test: str, size: int, probe_epochs: int) -> Pictures:
+    """ImageNet as MoCo judges it: crops on the host, kNN on a sample, the paper's linear probe at the end."""
+    probe = dataclasses.replace(linear.MOCO, epochs=probe_epochs)
+    return Pictures(
+        data,
+        views.IMAGENET_MEAN,
+        views.IMAGENET_STD,
+        test=test,
+        size=size,
+        resize=size * 8 // 7,
+        knn=Knn(200, 0.1, "embedding"),
+        bank=50_000,
+        probe=probe,
+    )
 
 
 def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int, two_views: Any) -> Task:

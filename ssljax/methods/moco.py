@@ -1,9 +1,8 @@
 """MoCo v1 and v2: a queue of negative keys and a momentum encoder."""
 
-from flax import struct
-
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from ssljax import diagnostics, ema, sharding
 from ssljax import queue as negatives
@@ -110,9 +109,7 @@ def moco(
         )
         new_keys = sharding.gather(keys)
         if symmetric:
-            other, stats, key_stats, keys, _ = one_direction(
-                params, stats, key_stats, aux, view_2, view_1, key_21
-            )
+            other, stats, key_stats, keys, _ = one_direction(params, stats, key_stats, aux, view_2, view_1, key_21)
             value = value + other
             new_keys = jnp.concatenate([sharding.gather(keys), new_keys])
         queue = negatives.enqueue(aux.queue, new_keys)
@@ -150,6 +147,5 @@ def _check_batch(batch_size: int, queue_size: int, symmetric: bool) -> None:
         )
     if batch_size % sharding.data_devices():
         raise BadInputError(
-            f"batch_size={batch_size} does not divide over {sharding.data_devices()} devices; "
-            "choose a multiple."
+            f"batch_size={batch_size} does not divide over {sharding.data_devices()} devices; choose a multiple."
         )

@@ -1,9 +1,7 @@
 """SimCLR: every other picture of the global batch is a negative."""
 
-from flax import struct
-
-import jax
 import jax.numpy as jnp
+from flax import struct
 
 from ssljax import diagnostics, sharding
 from ssljax.losses import contrastive

@@ -54,8 +54,7 @@ def from_linen(module: nn.Module) -> Encoder:
 
 
 def _takes_train(module: nn.Module) -> bool:
-    parameters = inspect.signature(module.__call__).parameters.values()
-    return any(p.name == "train" or p.kind is p.VAR_KEYWORD for p in parameters)
+    return "train" in inspect.signature(module.__call__).parameters
 
 
 def _check_collections(module: nn.Module, variables) -> None:

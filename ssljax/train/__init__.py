@@ -1,0 +1,1 @@
+"""State, step, loop, checkpoints, logs and the report of a run."""

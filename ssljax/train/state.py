@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from flax import struct
-
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from ssljax import sharding
 from ssljax.types import Array, Method, PyTree

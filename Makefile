@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Everything lives in .venv; nothing outside this directory is touched.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test quick lint results clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m experiments.demo --workdir runs/demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+# what takes less than about ten seconds a test
+quick: $(VENV)/.tested
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+lint: $(VENV)/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# bring README.md and the experiments' docstrings up to date with experiments/results/
+results: $(VENV)/.installed
+	$(BIN)/python -m experiments --write
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ssljax needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; run make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.tested: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .venv312 build *.egg-info

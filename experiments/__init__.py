@@ -1,0 +1,1 @@
+"""One module a paper row; `python -m experiments` lists them."""

@@ -1,0 +1,157 @@
+"""Ten images: the classical worked example of contrastive learning, small enough to see every number.
+
+Paper: none; the loss is log(1 + exp(-y h_i . h_j)) over all pairs
+Figure: none
+Ours: not run
+Command: python -m experiments.ten_images --workdir runs/ten_images
+Cost: not measured
+Differs: ten pictures of two kinds (five trousers, five bags), two views of each: 20 embeddings of 128 numbers,
+    190 pairs. The method is written out below, in one page, as an example of one's own.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssljax import cli, optim, sharding
+from ssljax.data import loader, sources, views
+from ssljax.experiment import Experiment, RunConfig, Task
+from ssljax.losses.contrastive import binary_contrastive, l2_normalize
+from ssljax.models import heads, resnet
+from ssljax.types import Encoder, Method, chain
+
+MEAN, STD = (0.286,), (0.353,)
+KINDS = (1, 8)  # Fashion-MNIST's trousers and bags
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(RunConfig):
+    """The example's settings."""
+
+    devices: int | None = 1
+    log_every: int = 20
+    steps: int = 300
+    learning_rate: float = 0.05
+    temperature: float = 0.2
+    """h is the normalised embedding over its square root, so that h_i . h_j is the cosine over it."""
+
+
+def pairs(encoder: Encoder, temperature: float) -> Method:
+    """Tell the pairs that are two views of one picture (y = +1) from all other pairs (y = -1)."""
+
+    def init(key, batch):
+        return encoder.init(key, batch["view_1"])
+
+    def loss(params, aux, batch, key):
+        count = len(batch["view_1"])
+        both = sharding.gather(batch)
+        images = jnp.concatenate([both["view_1"], both["view_2"]])
+        z, stats = encoder.apply(params, aux, images, train=True)
+        h = l2_normalize(z) / jnp.sqrt(temperature)
+        i, j = np.array(list(itertools.combinations(range(2 * count), 2))).T
+        y = np.where(j == i + count, 1, -1)
+        # ten positives among 190 pairs: both kinds of pair weigh the same
+        alike, unlike = np.flatnonzero(y == 1), np.flatnonzero(y == -1)
+        value = sum(binary_contrastive(h[i[k]], h[j[k]], jnp.asarray(y[k])) for k in (alike, unlike)) / 2
+        return value, (stats, {"loss": value})
+
+    def features_of(params, aux, images):
+        return {"embedding": l2_normalize(encoder.apply(params, aux, images, train=False)[0])}
+
+    return Method(init, loss, lambda params, aux, step: aux, features_of)
+
+
+def ten_pictures() -> tuple[np.ndarray, np.ndarray]:
+    """uint8[10, 28, 28, 1], five of each kind, and their kinds int[10]."""
+    everything = loader.load_all(sources.open_source("embedded:fashion_mnist", "train"))
+    rows = np.concatenate([np.flatnonzero(everything["label"] == kind)[:5] for kind in KINDS])
+    return everything["image"][rows], everything["label"][rows]
+
+
+def open_task(method: Method, two_views: views.TwoViews) -> Task:
+    """The ten pictures, all in every batch; judged by the similarities of their twenty fixed views."""
+    images, kinds = ten_pictures()
+    shown = {name: np.asarray(view) for name, view in two_views(jax.random.key(1), images).items()}
+    embed = jax.jit(lambda variables: _twenty(method, variables, shown))
+    labels = np.concatenate([kinds, kinds])
+    before = {}
+
+    def monitor(params, aux):
+        return _similarities(np.asarray(embed((params, aux))), labels)
+
+    def evaluate(rows):
+        before["matrix"] = _cosines(np.asarray(embed(rows["untrained"])))
+        return {label: monitor(*variables) for label, variables in rows.items()}
+
+    def page(params, aux):
+        from ssljax.train.plots import similarity_matrix
+
+        after = _cosines(np.asarray(embed((params, aux))))
+        figure = similarity_matrix(before["matrix"], after, labels)
+        caption = "Cosine similarity of all pairs of the 20 embeddings, before and after training."
+        return {
+            "samples": {"image": images} | {name: views.to_pixels(v, MEAN, STD) for name, v in shown.items()},
+            "figures": [(caption, figure)],
+        }
+
+    return Task(
+        examples=len(images),
+        batches=lambda first, last: (sharding.shard_batch({"image": images}) for _ in range(first, last)),
+        batch_shapes={"image": jax.ShapeDtypeStruct(images.shape, images.dtype)},
+        monitor=monitor,
+        evaluate=evaluate,
+        page=page,
+    )
+
+
+def _twenty(method, variables, shown):
+    both = jnp.concatenate([shown["view_1"], shown["view_2"]])
+    return method.features(*variables, both)["embedding"]
+
+
+def _cosines(z: np.ndarray) -> np.ndarray:
+    return z @ z.T
+
+
+def _similarities(z: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean cosine (times 100) of three sorts of pairs."""
+    cosine, count = 100 * _cosines(z), len(z) // 2
+    picture = np.arange(2 * count) % count
+    same = picture[:, None] == picture[None, :]
+    kind = labels[:, None] == labels[None, :]
+    return {
+        "same_picture": float(cosine[same & ~np.eye(2 * count, dtype=bool)].mean()),
+        "same_kind": float(cosine[kind & ~same].mean()),
+        "other_kind": float(cosine[~kind].mean()),
+    }
+
+
+def build(config: Config) -> Experiment:
+    """The experiment of `config`."""
+    recipe = views.View(size=28, scale=(0.5, 1.0), jitter=(0.4, 0.4, 0.0, 0.0), jitter_prob=0.8, mean=MEAN, std=STD)
+    two_views = views.TwoViews(recipe, recipe)
+    encoder = chain(backbone=resnet.resnet((1, 1), width=32), projector=heads.mlp((128, 128)))
+    method = pairs(encoder, config.temperature)
+
+    def optimizer(steps_per_epoch):
+        del steps_per_epoch
+        rate = optim.cosine(config.learning_rate, config.steps)
+        return optim.sgd(rate), rate
+
+    return Experiment(
+        name="ten_images",
+        label="trained",
+        method=method,
+        views=two_views,
+        optimizer=optimizer,
+        batch_size=10,
+        epochs=config.steps,
+        task=lambda: open_task(method, two_views),
+    )
+
+
+if __name__ == "__main__":
+    cli.main(Config, build, __doc__)

@@ -1,0 +1,1 @@
+"""From data to batches on the devices: sources, pictures, loader, views."""

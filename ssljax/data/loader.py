@@ -1,0 +1,201 @@
+"""Batches as a pure function of (seed, step): the same on any number of devices, processes and workers.
+
+Small sets of one shape lie on the device as uint8; the others stream through grain.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssljax import sharding
+from ssljax.data.order import batch_indices, record_rng
+from ssljax.data.pictures import Record, Transform
+from ssljax.data.sources import check_enough, name_of, require_labels
+from ssljax.types import Array, BadInputError
+
+THREADS = 16
+
+
+def batches(
+    source: Any,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    num_steps: int,
+    transform: Transform | None = None,
+    fields: Sequence[str] = ("image",),
+    resident_bytes: int = 1 << 31,
+    workers: int = 0,
+) -> Iterator[dict[str, Array]]:
+    """The batches of steps `start_step` to `num_steps - 1`, split over the devices of the present mesh.
+
+    Args:
+        source: records by index: a `Source` or any of grain's random-access sources.
+        batch_size: of the global batch; a multiple of the number of devices.
+        seed: of the shuffle and of the transform's randomness.
+        start_step: the first step; `n` goes on exactly where a run of n steps stopped.
+        num_steps: the step to stop before, counted from 0 whatever `start_step` is.
+        transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
+        fields: of the records, such as ("image", "label").
+        resident_bytes: a set without a transform up to this size lies on each device; 0 always streams.
+        workers: processes that read and transform; 0 uses threads.
+
+    Returns:
+        An iterator of {field: [batch_size, ...]}: uint8 images, int32 labels.
+
+    Raises:
+        BadInputError: too few pictures for a batch, no such field, different sizes, an unreadable picture.
+    """
+    check_enough(source, batch_size)
+    devices = sharding.data_devices()
+    if batch_size < 1 or batch_size % devices:
+        raise BadInputError(f"batch_size={batch_size} must be a multiple of the {devices} devices.")
+    if "label" in fields:
+        require_labels(source)
+    steps = range(start_step, num_steps)
+    if transform is None and len(source) * source[0]["image"].nbytes <= resident_bytes:
+        arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
+        return _resident_batches(arrays, len(source), seed, batch_size, steps)
+    return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
+
+
+def load_all(source: Any, *, transform: Transform | None = None, limit: int | None = None) -> dict[str, Any]:
+    """The whole set in memory, in its order, for evaluation.
+
+    Args:
+        source: records by index.
+        transform: such as `pictures.resize_center(224, 256)`.
+        limit: read only this many, evenly spaced, so that a set sorted by class keeps all its classes.
+
+    Returns:
+        {"image": uint8[N, H, W, C], "label": int32[N]}, without "label" where there are none.
+
+    Raises:
+        BadInputError: pictures of different sizes, or an unreadable one.
+    """
+    count = len(source) if limit is None else min(limit, len(source))
+    if count < 1:
+        raise BadInputError(f"{name_of(source)}: limit={limit} leaves no pictures; give 1 to {len(source)}.")
+    records = _read_all(source, transform, [k * len(source) // count for k in range(count)])
+    return _stack(source, records, [field for field in ("image", "label") if field in records[0]])
+
+
+def local_rows(batch_size: int) -> np.ndarray:
+    """Which rows of a global batch this process reads under the present mesh: int64[rows], ascending."""
+    placed = sharding.data_sharding()
+    if placed is None:
+        return np.arange(batch_size)
+    slices = placed.addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices if index]))
+
+
+def _read_all(source: Any, transform: Transform | None, indices: Sequence[int]) -> list[Record]:
+    def read(index):
+        record = source[index]
+        return transform(record, record_rng(0, index)) if transform else record
+
+    with ThreadPoolExecutor(min(THREADS, 2 * (os.cpu_count() or 1))) as pool:
+        return list(pool.map(read, indices))
+
+
+def _stack(source: Any, records: list[Record], fields: Iterable[str]) -> dict[str, np.ndarray]:
+    """Records -> {field: [N, ...]}; numbers become int32."""
+    arrays = {}
+    for field in fields:
+        if field not in records[0]:
+            held = ", ".join(records[0])
+            raise BadInputError(f"{name_of(source)} has no field {field!r}; ask for some of: {held}.")
+        values = [np.asarray(record[field]) for record in records]
+        shapes = {value.shape for value in values}
+        if len(shapes) > 1:
+            found = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            mend = "give a transform such as resize_center or random_crops"
+            raise BadInputError(f"{name_of(source)} has pictures of different sizes such as {found}; {mend}.")
+        arrays[field] = np.stack(values) if values[0].ndim else np.array(values, np.int32)
+    return arrays
+
+
+def _resident_batches(
+    arrays: dict[str, np.ndarray], size: int, seed: int, batch_size: int, steps: range
+) -> Iterator[dict[str, Array]]:
+    placed = sharding.replicated_sharding()
+    if placed is None:
+        resident = jax.tree.map(jnp.asarray, arrays)
+    else:
+        put = functools.partial(jax.make_array_from_process_local_data, placed)
+        resident = jax.tree.map(lambda values: put(values, values.shape), arrays)
+    del arrays
+    for step in steps:
+        indices = batch_indices(seed, step, size=size, batch_size=batch_size)
+        yield _take(resident, indices.astype(np.int32))
+
+
+@jax.jit
+def _take(arrays: dict[str, Array], indices: Array) -> dict[str, Array]:
+    return jax.tree.map(lambda values: sharding.take_rows(values, indices), arrays)
+
+
+def _streamed_batches(
+    source: Any,
+    transform: Transform | None,
+    fields: Sequence[str],
+    seed: int,
+    batch_size: int,
+    steps: range,
+    workers: int,
+) -> Iterator[dict[str, Array]]:
+    import grain
+
+    rows = local_rows(batch_size)
+    read = functools.partial(_read_streamed, source, transform, seed, batch_size, steps.start, rows)
+    ahead = 2 * len(rows)
+    threads = grain.ReadOptions(2 if workers else THREADS, prefetch_buffer_size=max(THREADS, ahead))
+    records = grain.MapDataset.range(len(steps) * len(rows)).map(read).to_iter_dataset(threads)
+    if workers:
+        _mark_flags_parsed()
+        buffered = -(-ahead // workers)
+        records = records.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=buffered))
+    iterator = iter(records)
+    try:
+        for _ in steps:
+            batch = list(itertools.islice(iterator, len(rows)))
+            _note(source, batch)
+            yield sharding.shard_batch(_stack(source, batch, fields))
+    finally:
+        iterator.close()
+
+
+def _mark_flags_parsed() -> None:
+    """Grain's workers read absl flags, which absl refuses in programs that do not parse theirs with absl."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _read_streamed(source, transform, seed, batch_size, start_step, rows, number: int) -> Record:
+    """Record `number` of those this process reads; errors travel as values, since grain wraps a worker's."""
+    step, row = start_step + number // len(rows), int(rows[number % len(rows)])
+    index = int(batch_indices(seed, step, size=len(source), batch_size=batch_size)[row])
+    try:
+        record = source[index]
+        return transform(record, record_rng(seed, step * batch_size + row)) if transform else record
+    except BadInputError as error:
+        return {"error": str(error)}
+
+
+def _note(source: Any, records: list[Record]) -> None:
+    """Raise the first error, and count what was skipped in other processes."""
+    for record in records:
+        if "error" in record:
+            raise BadInputError(record["error"])
+        if "skipped" in record:
+            source.bad.update(record["skipped"])

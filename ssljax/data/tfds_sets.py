@@ -1,0 +1,62 @@
+"""Sets of tensorflow-datasets, read as array_record without TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+from ssljax.data.reader import Reader, missing_split
+from ssljax.types import BadInputError
+
+
+def open_tfds(name: str, split: str, data_dir: str | None) -> Reader:
+    """One split of a prepared set that has a feature `image`, and perhaps a `label`."""
+    import tensorflow_datasets as tfds
+
+    builder = _builder(tfds, name, data_dir)
+    features: Any = dict(builder.info.features.items())
+    if not isinstance(features.get("image"), tfds.features.Image):
+        held = ", ".join(features)
+        raise BadInputError(f"tfds:{name} has no pictures named 'image' but {held}; take another set.")
+    try:
+        records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+    except NotImplementedError as error:
+        raise BadInputError(f"tfds:{name} is not array_record; run: {_command(name, data_dir)}") from error
+    except (ValueError, KeyError) as error:
+        raise missing_split(f"tfds:{name}", split, builder.info.splits) from error
+    label = features.get("label")
+    labelled = isinstance(label, tfds.features.ClassLabel)
+
+    def read(index):
+        record = records[index]
+        return record["image"], int(record["label"]) if labelled else None
+
+    return Reader(
+        name=f"tfds:{name} ({split})",
+        length=len(records),
+        read=read,
+        picture_name=lambda i: f"tfds:{name} ({split}): picture {i}",
+        class_names=tuple(label.names) if labelled else None,
+        identity=f"{builder.info.full_name} {split}".encode(),
+        channels=1 if features["image"].shape[-1] == 1 else 3,
+    )
+
+
+def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
+    """The prepared set's builder; the error names the command that prepares it."""
+    where = None if data_dir is None else str(Path(data_dir).expanduser())
+    try:
+        builder = tfds.builder(name, data_dir=where)
+        prepared = bool(builder.info.splits)
+    except (ValueError, ImportError, OSError, AssertionError) as error:
+        raise BadInputError(_unprepared(name, data_dir)) from error
+    if not prepared:
+        raise BadInputError(_unprepared(name, data_dir))
+    return builder
+
+
+def _unprepared(name: str, data_dir: str | None) -> str:
+    place = "in tfds' own folder" if data_dir is None else f"in {data_dir}"
+    return f"tfds:{name} is not prepared {place}; if the name is right, run: {_command(name, data_dir)}"
+
+
+def _command(name: str, data_dir: str | None) -> str:
+    return f"tfds build {name} --file_format=array_record" + (f" --data_dir={data_dir}" if data_dir else "")

@@ -1,0 +1,174 @@
+"""Colour operations on floats in [0, 1], with torchvision's meaning and Pillow's grey.
+
+An image is an array with `C` in {1, 3} channels on `axis`. Inside, the channels travel as separate planes: the
+operations then fuse into a few passes, where stacking after each makes XLA recompute its inputs channel by channel.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssljax.types import Array
+
+# ITU-R 601, as Pillow's mode "L"; torchvision's tensors use .2989 for red, which makes white .9999
+GREY = (0.299, 0.587, 0.114)
+Planes = Sequence[Array]
+
+
+def _split(image, axis) -> Planes:
+    return [jax.lax.slice_in_dim(image, c, c + 1, axis=axis) for c in range(image.shape[axis])]
+
+
+def _join(planes, axis):
+    # selects fuse; a concatenate of a long chain is recomputed exponentially by XLA:CPU
+    if len(planes) == 1:
+        return planes[0]
+    shape = [1] * planes[0].ndim
+    shape[axis] = 3
+    channel = np.arange(3).reshape(shape)
+    red, green, blue = planes
+    return jnp.where(channel == 0, red, jnp.where(channel == 1, green, blue))
+
+
+def _grey(planes):
+    return planes[0] if len(planes) == 1 else sum(w * p for w, p in zip(GREY, planes, strict=True))
+
+
+def _blend(planes, reference, factor):
+    return [jnp.clip(factor * p + (1 - factor) * reference, 0.0, 1.0) for p in planes]
+
+
+def _brightness(planes, factor):
+    return [jnp.minimum(factor * p, 1.0) for p in planes]
+
+
+def _saturation(planes, factor):
+    return planes if len(planes) == 1 else _blend(planes, _grey(planes), factor)
+
+
+def _contrast(planes, factor):
+    return _blend(planes, _grey(planes).mean(), factor)
+
+
+def _hue(planes, shift):
+    if len(planes) == 1:
+        return planes
+    red, green, blue = planes
+    top = jnp.maximum(jnp.maximum(red, green), blue)
+    low = jnp.minimum(jnp.minimum(red, green), blue)
+    chroma = top - low
+    sector = jnp.where(top == red, 0.0, jnp.where(top == green, 2.0, 4.0))
+    rise = jnp.where(top == red, green - blue, jnp.where(top == green, blue - red, red - green))
+    hue = sector + rise / jnp.where(chroma == 0, 1.0, chroma) + 6 * shift
+    hue = hue - 6 * jnp.floor(hue / 6)
+    # each channel is a trapezium of the hue, between the least and the greatest channel
+    heights = [jnp.abs(hue - 3) - 1, 2 - jnp.abs(hue - 2), 2 - jnp.abs(hue - 4)]
+    return [low + chroma * jnp.clip(height, 0.0, 1.0) for height in heights]
+
+
+def adjust_brightness(image: Array, factor: Array | float) -> Array:
+    """Multiply and clip to [0, 1]; `factor` is a scalar >= 0, 1 changes nothing."""
+    return jnp.minimum(factor * image, 1.0)
+
+
+def adjust_contrast(image: Array, factor: Array | float, axis: int = -1) -> Array:
+    """Blend with the mean of the grey image; `factor` is a scalar >= 0, 1 changes nothing."""
+    return _join(_contrast(_split(image, axis), factor), axis)
+
+
+def adjust_saturation(image: Array, factor: Array | float, axis: int = -1) -> Array:
+    """Blend with the grey image; `factor` is a scalar >= 0, 1 changes nothing, nor does one channel."""
+    return _join(_saturation(_split(image, axis), factor), axis)
+
+
+def adjust_hue(image: Array, shift: Array | float, axis: int = -1) -> Array:
+    """Turn the hue by `shift` turns, a scalar in [-.5, .5]; the identity for one channel.
+
+    Reference:
+        torchvision `transforms/_functional_tensor.py`, `adjust_hue`; the same function of HSV in closed form.
+    """
+    return _join(_hue(_split(image, axis), shift), axis)
+
+
+def to_grey(image: Array, axis: int = -1) -> Array:
+    """The grey image on as many channels as before; the identity for one channel.
+
+    >>> print(to_grey(jnp.array([1.0, 0.0, 0.0])))
+    [0.299 0.299 0.299]
+    """
+    return jnp.broadcast_to(_grey(_split(image, axis)), image.shape)
+
+
+def solarize(image: Array, threshold: Array | float = 0.5) -> Array:
+    """Invert the values at or above `threshold`."""
+    return jnp.where(image >= threshold, 1 - image, image)
+
+
+# cheapest first: n operations in any order are a subsequence of "all the cheaper, this one, all the cheaper again"
+_OPERATIONS = (_brightness, _saturation, _hue, _contrast)
+_SETTINGS = (0, 2, 3, 1)  # their places in (brightness, contrast, saturation, hue)
+_IDENTITY = (1.0, 1.0, 1.0, 0.0)
+
+
+def sample_jitter(
+    key: Array, jitter: tuple[float, float, float, float], prob: float = 1.0
+) -> tuple[Array, Array]:
+    """Factors and order of a colour jitter.
+
+    Args:
+        key: PRNG key.
+        jitter: strengths (brightness, contrast, saturation, hue); a factor is uniform in
+            [max(0, 1 - strength), 1 + strength], the hue's shift in [-strength, strength] turns.
+        prob: probability that anything is done; if not, the factors are (1, 1, 1, 0).
+
+    Returns:
+        float32[4] factors and int32[4] ranks: operation i is the `ranks[i]`-th, all orders equally likely.
+    """
+    draws = jax.random.uniform(key, (9,))
+    low = np.array([*(max(0.0, 1 - s) for s in jitter[:3]), -jitter[3]], np.float32)
+    high = np.array([*(1 + s for s in jitter[:3]), jitter[3]], np.float32)
+    factors = low + (high - low) * draws[:4]
+    factors = jnp.where(draws[8] < prob, factors, np.array(_IDENTITY, np.float32))
+    mine, other = draws[4:8, None], draws[None, 4:8]
+    earlier = (other < mine) | ((other == mine) & np.tri(4, k=-1, dtype=bool))
+    return factors, earlier.sum(1)
+
+
+def apply_jitter(image: Array, factors: Array, ranks: Array, axis: int = -1) -> Array:
+    """Brightness, contrast, saturation and hue by `factors`[4], in the order `ranks`[4] (see `sample_jitter`)."""
+    factors, ranks = list(factors), list(ranks)
+
+    def stretch(planes, i, lives):
+        if i < 0:
+            return planes
+        me = _SETTINGS[i]
+        before = [alive & (rank < ranks[me]) for alive, rank in zip(lives, ranks, strict=True)]
+        after = [alive & (rank > ranks[me]) for alive, rank in zip(lives, ranks, strict=True)]
+        planes = stretch(planes, i - 1, before)
+        planes = _OPERATIONS[i](planes, jnp.where(lives[me], factors[me], _IDENTITY[me]))
+        return stretch(planes, i - 1, after)
+
+    return _join(stretch(_split(image, axis), len(_OPERATIONS) - 1, [True] * 4), axis)
+
+
+def color_jitter(
+    key: Array, image: Array, jitter: tuple[float, float, float, float], prob: float = 1.0, axis: int = -1
+) -> Array:
+    """Brightness, contrast, saturation and hue by random amounts in a random order.
+
+    Args:
+        key: PRNG key.
+        image: float32 in [0, 1] with 1 or 3 channels on `axis`.
+        jitter: strengths (brightness, contrast, saturation, hue), see `sample_jitter`.
+        prob: probability that anything is done.
+        axis: the channels' axis.
+
+    Returns:
+        As `image`.
+
+    Reference:
+        torchvision `transforms/transforms.py`, `ColorJitter`.
+    """
+    return apply_jitter(image, *sample_jitter(key, jitter, prob), axis=axis)

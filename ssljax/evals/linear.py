@@ -1,0 +1,251 @@
+"""Linear evaluation on a frozen backbone: the papers' protocol, and a fast one on cached features."""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ssljax import sharding
+from ssljax.evals import MOCO, ProbeConfig
+from ssljax.evals import features as shared
+from ssljax.types import Array, BadInputError, PyTree
+
+Batches = Iterable[dict[str, np.ndarray]]
+
+
+class LinearProbe(NamedTuple):
+    """Top-1 on the test batches in per cent, and the classifier: kernel [D, classes] and bias [classes]."""
+
+    accuracy: float
+    kernel: np.ndarray
+    bias: np.ndarray
+
+
+def linear_probe(
+    features_fn: Callable[[PyTree, Array], Array],
+    variables: PyTree,
+    train_batches: Callable[[int], Batches],
+    test_batches: Callable[[], Batches],
+    *,
+    train_view: Callable[[Array, Array], Array],
+    test_view: Callable[[Array], Array],
+    num_classes: int,
+    config: ProbeConfig = MOCO,
+    seed: int = 0,
+    on_epoch: Callable[[int, float], Any] = lambda epoch, loss: None,
+) -> LinearProbe:
+    """Train a linear classifier on augmented images seen through the frozen encoder, and test it.
+
+    Args:
+        features_fn: `(variables, view) -> [B, D]`, the encoder in eval mode.
+        variables: what `features_fn` reads; checked not to change.
+        train_batches: `epoch -> batches {"image": uint8[B, H, W, C], "label": int[B]}` in random order, of
+            one size; with several hosts each gives its rows, in as many batches as the others.
+        test_batches: `() -> batches` of the same kind; the last may be smaller.
+        train_view: `(key, image) -> view`: random-resized-crop, flip and normalisation.
+        test_view: `image -> view`: resize, centre crop and normalisation.
+        num_classes: the number of classes, at least 2.
+        config: the numbers of the protocol.
+        seed: of the classifier's start and the views.
+        on_epoch: called with the epoch, from 0, and its mean training loss.
+
+    Returns:
+        The classifier after the last epoch and its accuracy.
+
+    Raises:
+        BadInputError: no batches, no labels, labels outside the classes, or batches not of the config's size.
+        BackboneChangedError: `variables` were altered.
+
+    Reference:
+        MoCo arXiv 1911.05722, section 4.1; `main_lincls.py` of facebookresearch/moco. The other configs:
+        `main_lincls.py` of facebookresearch/moco-v3 and simsiam, `eval_linear.py` of facebookresearch/swav.
+
+    Differs from the paper:
+        The accuracy is the last epoch's; the official scripts also keep the best epoch on the test images.
+    """
+    trained: Any = None
+    step, key, static = 0, jax.random.key(seed), (features_fn, train_view, config)
+    with shared.unchanged(variables):
+        for epoch in range(config.epochs):
+            losses, rate = [], jnp.float32(config.rate(epoch))
+            for batch in train_batches(epoch):
+                batch = shared.labelled_batch(batch, num_classes)
+                if (rows := len(batch["label"])) != config.batch_size:
+                    raise BadInputError(f"A batch has {rows} images; ProbeConfig says {config.batch_size}.")
+                if trained is None:
+                    trained = _begin(features_fn, train_view, variables, key, batch, num_classes, config)
+                step, step_key = step + 1, jax.random.fold_in(key, step)
+                trained, loss = _probe_step(trained, variables, batch, step_key, rate, *static)
+                losses.append(loss)
+            if not losses:
+                raise BadInputError(f"train_batches({epoch}) is empty; give at least one labelled batch.")
+            on_epoch(epoch, float(np.mean(jax.device_get(losses))))
+        accuracy = _test_accuracy(features_fn, test_view, variables, trained[0], test_batches(), num_classes)
+    return LinearProbe(accuracy, np.asarray(trained[0]["kernel"]), np.asarray(trained[0]["bias"]))
+
+
+def _features(features_fn, view, variables, key, images):
+    seen = view(images) if key is None else view(key, images)
+    return features_fn(sharding.gather(variables), seen).astype(jnp.float32)
+
+
+def _begin(features_fn, view, variables, key, batch, num_classes, config):
+    of_image = functools.partial(_features, features_fn, view, variables, key)
+    width = jax.eval_shape(of_image, batch["image"]).shape[-1]
+    kernel = jax.random.normal(jax.random.fold_in(key, 2**31 - 1), (width, num_classes))
+    head = {"kernel": config.init_std * kernel, "bias": jnp.zeros(num_classes)}
+    return head, _transform(config).init(head)
+
+
+def _transform(config: ProbeConfig) -> optax.GradientTransformation:
+    scaled = optax.scale_by_trust_ratio(trust_coefficient=1e-3) if config.lars else optax.identity()
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), scaled, optax.trace(config.momentum))
+
+
+def _logits(head, features):
+    return jnp.matmul(features, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"][None, :]
+
+
+def _cross_entropy(logits, labels):
+    return -jnp.sum(jax.nn.one_hot(labels, logits.shape[1]) * jax.nn.log_softmax(logits), axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _probe_step(trained, variables, batch, key, rate, features_fn, view, config):
+    head, momenta = trained
+    features = _features(features_fn, view, variables, key, batch["image"])
+
+    def loss_fn(head):
+        return jnp.mean(_cross_entropy(_logits(head, features), batch["label"]))
+
+    loss, grads = jax.value_and_grad(loss_fn)(head)
+    updates, momenta = _transform(config).update(grads, momenta, head)
+    return (jax.tree.map(lambda leaf, step: leaf - rate * step, head, updates), momenta), loss
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _count_right(features_fn, view, variables, head, batch):
+    logits = _logits(head, _features(features_fn, view, variables, None, batch["image"]))
+    is_label = batch["label"][:, None] == jnp.arange(logits.shape[1])[None, :]
+    own = jnp.max(jnp.where(is_label, logits, -jnp.inf), axis=1)
+    best_other = jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1)
+    # a tie and a NaN count against the classifier, and so do padded rows, whose own score is -inf
+    return jnp.sum(own > best_other), jnp.sum(batch["label"] >= 0)
+
+
+def _test_accuracy(features_fn, view, variables, head, batches, num_classes) -> float:
+    right = total = size = 0
+    for rows in batches:
+        size = size or shared.round_up(
+            len(rows["image"]), max(1, sharding.data_devices() // jax.process_count())
+        )
+        batch = shared.labelled_batch(rows, num_classes, size)
+        counts = _count_right(features_fn, view, variables, head, batch)
+        right, total = right + int(counts[0]), total + int(counts[1])
+    if total == 0:
+        raise BadInputError("test_batches() is empty; give at least one batch of labelled images.")
+    return 100 * right / total
+
+
+def quick_probe(
+    train_features,
+    train_labels,
+    test_features,
+    test_labels,
+    *,
+    num_classes: int,
+    l2_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+    folds: int = 1,
+    seed: int = 0,
+) -> float:
+    """Top-1 of multinomial logistic regression on cached features, in seconds.
+
+    Features are standardised by the training rows. The L2 strength is the one with most right answers on
+    held-out fifths of the training rows (the stronger of equals); then all of them are fitted.
+
+    Args:
+        train_features: float[N, D].
+        train_labels: int[N] in [0, num_classes).
+        test_features: float[M, D].
+        test_labels: int[M].
+        num_classes: the number of classes.
+        l2_grid: candidates for l2 in `mean cross-entropy + l2/2 |kernel|^2`; a single one is taken as it is.
+        folds: how many of the five fifths are held out in turn.
+        seed: of the fifths.
+
+    Returns:
+        Accuracy in per cent, 0 to 100.
+
+    Raises:
+        BadInputError: no labels or outside the classes, features not finite, widths that differ, an l2 <= 0.
+
+    Differs from the paper:
+        No augmentation and L-BFGS instead of SGD: compare such figures with each other only.
+    """
+    train, labels, test = shared.check_split(train_features, train_labels, test_features, num_classes)
+    truth = shared.check_labels("test_labels", test_labels, len(test), num_classes)
+    if not l2_grid or min(l2_grid) <= 0:
+        raise BadInputError(f"l2_grid={l2_grid}: give at least one strength, all above 0.")
+    train, test = shared.standardise(train, test)
+    fifths, strengths = shared.fifths(labels, seed), sorted(l2_grid, reverse=True)
+    right = dict.fromkeys(strengths, 0)
+    for fold in range(folds if len(strengths) > 1 else 0):
+        held, head = fifths == fold, None
+        for strength in strengths if held.any() else ():
+            head = logistic_regression(train, labels, ~held, num_classes=num_classes, l2=strength, start=head)
+            right[strength] += _right(head, train[held], labels[held])
+    best = max(strengths, key=right.__getitem__) if any(right.values()) else strengths[len(strengths) // 2]
+    head = logistic_regression(train, labels, np.ones(len(train)), num_classes=num_classes, l2=best)
+    return 100 * _right(head, test, truth) / len(test)
+
+
+def logistic_regression(
+    features, labels, weights, *, num_classes: int, l2: float, start=None, tolerance=1e-3
+):
+    """The minimum of `weighted mean cross-entropy + l2/2 |kernel|^2` by L-BFGS over all rows at once.
+
+    Takes features [N, D], labels [N], weights [N] (0 hides a row), where to start and the largest scaled
+    gradient to stop at; returns `{"kernel": [D, num_classes], "bias": [num_classes]}`.
+    """
+    if start is None:
+        start = {
+            "kernel": np.zeros((features.shape[1], num_classes), "f4"),
+            "bias": np.zeros(num_classes, "f4"),
+        }
+    rows = shared.round_up(len(features), sharding.data_devices())
+    weights = np.asarray(weights, np.float32) / np.sum(weights, dtype=np.float32)
+    data = [shared.place(shared.pad_rows(array, rows), split=True) for array in (features, labels, weights)]
+    start = {name: shared.place(value, split=False) for name, value in start.items()}
+    return jax.tree.map(np.asarray, _minimise(start, *data, jnp.float32(l2), jnp.float32(tolerance)))
+
+
+@jax.jit
+def _minimise(start, features, labels, weights, l2, tolerance):
+    # in units in which the curvature is near 1 on the axes of `standardise`: p (1 - p) is at most 0.25
+    scale = jax.lax.rsqrt(0.25 * jnp.sum(weights[:, None] * features**2, axis=0) + l2)[:, None]
+
+    def loss_fn(head):
+        head = head | {"kernel": scale * head["kernel"]}
+        misfit = jnp.sum(weights * _cross_entropy(_logits(head, features), labels))
+        return misfit + l2 / 2 * jnp.sum(head["kernel"] ** 2)
+
+    solver = optax.lbfgs()
+
+    def body(carry):
+        head, state, count, _ = carry
+        value, grad = optax.value_and_grad_from_state(loss_fn)(head, state=state)
+        updates, state = solver.update(grad, state, head, value=value, grad=grad, value_fn=loss_fn)
+        return optax.apply_updates(head, updates), state, count + 1, optax.tree.norm(grad, ord=jnp.inf)
+
+    start = start | {"kernel": start["kernel"] / scale}
+    first = start, solver.init(start), 0, jnp.float32(jnp.inf)
+    head, *_ = jax.lax.while_loop(lambda carry: (carry[2] < 300) & (carry[3] > tolerance), body, first)
+    return head | {"kernel": scale * head["kernel"]}
+
+
+def _right(head, features, labels) -> int:
+    return int(np.sum(np.argmax(features @ head["kernel"] + head["bias"][None, :], axis=1) == labels))

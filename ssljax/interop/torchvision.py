@@ -1,0 +1,142 @@
+"""ResNet weights under torchvision's names, which timm shares, in and out of safetensors files."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssljax.types import BadInputError, PyTree
+
+LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+COUNTER = "num_batches_tracked"
+
+
+def to_torchvision(params: PyTree, stats: PyTree) -> dict[str, np.ndarray]:
+    """A ResNet's weights as torchvision's state dict.
+
+    Args:
+        params: parameters of `ssljax.models.resnet`.
+        stats: its batch statistics.
+
+    Returns:
+        Arrays by torchvision's names, without `fc.*`; kernels are OIHW; every `num_batches_tracked` is 0.
+
+    Reference: pytorch/vision `torchvision/models/resnet.py`.
+    """
+    state = {name: _kernel_out(np.asarray(leaf)) for name, leaf in _named({"p": params, "s": stats}).items()}
+    counters = [name.replace("running_var", COUNTER) for name in state if name.endswith("running_var")]
+    return state | {name: np.zeros((), np.int64) for name in counters}
+
+
+def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    """The inverse of `to_torchvision`.
+
+    Args:
+        state: arrays by torchvision's names (anything `numpy.asarray` takes, CPU tensors included). `fc.*` and
+            `num_batches_tracked` are ignored.
+        like: `(params, stats)` of the ResNet to fill, arrays or only their shapes (`jax.eval_shape(encoder.init, ...)`).
+
+    Returns:
+        `(params, stats)` with the state's values in the structure and dtypes of `like`.
+
+    Raises:
+        BadInputError: an array is missing, unexpected or of another shape; the first one is named.
+    """
+    tree = {"p": like[0], "s": like[1]}
+    names = _named(tree)
+    given = {k: v for k, v in state.items() if not (k.startswith("fc.") or k.endswith(COUNTER))}
+    leaves = []
+    for name, leaf in names.items():
+        wanted = _kernel_shape(leaf.shape)
+        if name not in given:
+            raise BadInputError(f"{name} is missing: the ResNet wants it with shape {wanted}; check the depth.")
+        value = np.asarray(given[name])
+        if value.shape != wanted:
+            raise BadInputError(f"{name} has shape {value.shape}, the ResNet wants {wanted}; check width and stem.")
+        leaves.append(jnp.asarray(_kernel_in(value), leaf.dtype))
+    for name in given:
+        if name not in names:
+            shape = np.shape(given[name])
+            raise BadInputError(f"{name} with shape {shape} is unexpected: the ResNet has none; check the depth.")
+    filled = jax.tree.unflatten(jax.tree.structure(tree), leaves)
+    return filled["p"], filled["s"]
+
+
+def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> None:
+    """Write a ResNet under torchvision's names, for `timm.create_model(name, num_classes=0)` and torchvision.
+
+    The file appears whole or not at all. Not for several processes at once: call it from one.
+
+    Args:
+        path: of a file that does not exist.
+        params: parameters of `ssljax.models.resnet`.
+        stats: its batch statistics.
+
+    Raises:
+        BadInputError: the file exists, or its folder does not.
+    """
+    import safetensors.numpy
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise BadInputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+    state = {name: np.ascontiguousarray(value) for name, value in to_torchvision(params, stats).items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(safetensors.numpy.save(state, metadata={"format": "pt"}))
+        # a link, unlike a rename, fails where there is a file already
+        os.link(part, path)
+    except FileExistsError:
+        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_safetensors(path: str | os.PathLike, like: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    """Read a ResNet that was written under torchvision's names, by us, timm or torchvision.
+
+    Args:
+        path: of the file.
+        like: `(params, stats)` of the ResNet to fill, arrays or only their shapes.
+
+    Returns:
+        `(params, stats)`.
+
+    Raises:
+        BadInputError: there is no such file, or an array is missing, unexpected or of another shape.
+    """
+    import safetensors.numpy
+
+    if not Path(path).is_file():
+        raise BadInputError(f"{path}: there is no such file.")
+    return from_torchvision(safetensors.numpy.load_file(path), like=like)
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """Leaves by torchvision's names, in the order of `jax.tree.leaves`."""
+    paths, _ = jax.tree.flatten_with_path(tree)
+    return {_name([key.key for key in path[1:]]): leaf for path, leaf in paths}
+
+
+def _name(path: list[str]) -> str:
+    """`layer1_0, downsample_bn, scale` -> `layer1.0.downsample.1.weight`."""
+    modules = [re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module) for module in path[:-1]]
+    modules = [{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}.get(m, m) for m in modules]
+    return ".".join([*modules, LEAF_NAMES[path[-1]]])
+
+
+def _kernel_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape)
+
+
+def _kernel_out(value: np.ndarray) -> np.ndarray:
+    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
+
+
+def _kernel_in(value: np.ndarray) -> np.ndarray:
+    return value.transpose(2, 3, 1, 0) if value.ndim == 4 else value

@@ -1,0 +1,235 @@
+"""The report's pictures: each function draws one figure and returns it as PNG bytes."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+INK, QUIET, GRID = "#1d1f21", "#6b7075", "#e6e6e2"
+SERIES = ("#1f5a94", "#c2571a", "#3d7d4a", "#7a4b94")
+RIGHT, WRONG = "#2f7d3f", "#b5322a"
+DPI = 200
+MAP_ROWS = 2500
+
+
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    reference: tuple[str, float] | None = None,
+    size: tuple[float, float] = (4.6, 2.5),
+) -> bytes:
+    """Lines over training steps.
+
+    Args:
+        series: `{label: (steps, values)}`; NaN leaves a gap. A long noisy line is also shown smoothed.
+        reference: a level to compare with, drawn dashed.
+        size: in inches.
+
+    Returns:
+        PNG.
+    """
+    figure, axes = _figure(size)
+    for colour, (label, (steps, values)) in zip(SERIES, series.items(), strict=False):
+        steps, values = np.asarray(steps), np.asarray(values, float)
+        few = len(steps) <= 40
+        if len(steps) > 200:
+            axes.plot(steps, values, color=colour, linewidth=0.5, alpha=0.3)
+            values = _smooth(values, len(values) // 50)
+        axes.plot(steps, values, color=colour, linewidth=1.5, marker="o" if few else None, markersize=3, label=label)
+    if reference is not None:
+        axes.axhline(reference[1], color=QUIET, linewidth=1, linestyle=(0, (4, 3)), label=reference[0])
+    if len(series) > 1 or reference is not None:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="best")
+    axes.set_xlabel("step", fontsize=8, color=QUIET)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.margins(x=0.02)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
+    axes.yaxis.get_offset_text().set(fontsize=8, color=QUIET)
+    return _png(figure)
+
+
+def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
+    """Rows of pictures with a name at the left; column i belongs together.
+
+    Args:
+        rows: `{name: [n, H, W, C]}`, uint8 or float in [0, 1], C of 1 or 3.
+        limit: columns at most.
+
+    Returns:
+        PNG.
+    """
+    count = min(limit, *(len(images) for images in rows.values()))
+    figure = _blank((0.85 * count + 0.9, 0.85 * len(rows)))
+    left = 0.9 / (0.85 * count + 0.9)
+    for line, (name, images) in enumerate(rows.items()):
+        top = 1 - line / len(rows)
+        figure.text(0.0, top - 0.5 / len(rows), name.replace("_", " "), fontsize=8, color=QUIET, va="center")
+        for column, image in enumerate(images[:count]):
+            width, height = (1 - left) / count, 1 / len(rows)
+            _picture(figure, image, (left + column * width, top - height, width * 0.95, height * 0.95))
+    return _png(figure)
+
+
+def neighbours(queries, found, query_labels, found_labels, class_names=None, *, limit: int = 8) -> bytes:
+    """Each query and its nearest neighbours, framed by whether the label is the query's.
+
+    Args:
+        queries: uint8[n, H, W, C].
+        found: uint8[n, k, H, W, C], nearest first.
+        query_labels: int[n].
+        found_labels: int[n, k].
+        class_names: of the labels; the number where there is none.
+        limit: queries at most.
+
+    Returns:
+        PNG.
+    """
+    rows, columns = min(limit, len(queries)), found.shape[1]
+    name_width, gap, cell = 1.15, 0.25, 0.8
+    total = name_width + cell * (columns + 1) + gap
+    figure = _blank((total, cell * rows))
+    for row in range(rows):
+        bottom = 1 - (row + 1) / rows
+        name = _class_name(query_labels[row], class_names)
+        figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center")
+        cells = [(queries[row], name_width, None)]
+        for k in range(columns):
+            colour = RIGHT if found_labels[row, k] == query_labels[row] else WRONG
+            cells.append((found[row, k], name_width + cell * (k + 1) + gap, colour))
+        for image, x, colour in cells:
+            box = (x / total, bottom + 0.06 / rows, 0.88 * cell / total, 0.88 / rows)
+            _picture(figure, image, box, frame=colour)
+    return _png(figure)
+
+
+def embedding_map(embeddings, labels, class_names=None) -> bytes:
+    """Embeddings in two dimensions by t-SNE on cosine distances, coloured by class.
+
+    Args:
+        embeddings: float[N, D], N at least 4, finite; of more than 2500 rows a fixed random 2500 are shown.
+        labels: int[N].
+        class_names: of the labels.
+
+    Returns:
+        PNG.
+    """
+    import matplotlib
+
+    embeddings, labels = np.asarray(embeddings, np.float32), np.asarray(labels)
+    if len(labels) > MAP_ROWS:
+        rows = np.random.default_rng(0).choice(len(labels), MAP_ROWS, replace=False)
+        embeddings, labels = embeddings[rows], labels[rows]
+    points, classes = _two_dimensions(embeddings), np.unique(labels)
+    figure, axes = _figure((7.2, 5.0))
+    palette = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "hsv"]
+    for index, label in enumerate(classes):
+        colour = palette(index if len(classes) <= 20 else index / len(classes))
+        member = points[labels == label]
+        axes.scatter(*member.T, s=7 if len(points) > 200 else 30, color=colour, linewidths=0, alpha=0.8,
+                     label=_class_name(label, class_names))  # fmt: skip
+    if len(classes) <= 20:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5),
+                    markerscale=2 if len(points) > 200 else 1)  # fmt: skip
+    axes.set_axis_off()
+    return _png(figure)
+
+
+def similarity_matrix(before, after, labels, class_names=None) -> bytes:
+    """Cosine similarities of all pairs before and after training, side by side, ordered by label.
+
+    Args:
+        before: float[N, D].
+        after: float[N, E], the same images.
+        labels: int[N]; lines part the kinds.
+        class_names: of the labels.
+
+    Returns:
+        PNG.
+    """
+    labels = np.asarray(labels)
+    order = np.argsort(labels, kind="stable")
+    kinds, starts = np.unique(labels[order], return_index=True)
+    edges = np.append(starts, len(labels))
+    names = [_class_name(kind, class_names) for kind in kinds]
+    figure = _blank((9.2, 4.6))
+    drawn: Any = None
+    panels = [figure.add_axes((0.09 + 0.43 * panel, 0.2, 0.37, 0.74)) for panel in (0, 1)]
+    for axes, title, features in zip(panels, ("before training", "after training"), (before, after), strict=True):
+        rows = np.asarray(features, float)[order]
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        drawn = axes.imshow(rows @ rows.T, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
+        axes.set_title(title, fontsize=10, color=INK)
+        for edge in edges[1:-1]:
+            axes.axhline(edge - 0.5, color="white", linewidth=1.2)
+            axes.axvline(edge - 0.5, color="white", linewidth=1.2)
+        middles = (edges[:-1] + edges[1:] - 1) / 2
+        axes.set_xticks(middles, names, rotation=90, fontsize=7, color=INK)
+        axes.set_yticks(middles, names if axes is panels[0] else [], fontsize=7, color=INK)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.92, 0.2, 0.014, 0.74)))
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(labelsize=7, labelcolor=QUIET, length=0)
+    bar.set_label("cosine similarity", fontsize=8, color=QUIET)
+    return _png(figure)
+
+
+def _two_dimensions(embeddings) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    if np.ptp(embeddings, axis=0).max() < 1e-6:  # collapsed: one point, on which t-SNE divides by zero
+        return np.zeros((len(embeddings), 2))
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0)
+    return tsne.fit_transform(embeddings)
+
+
+def _smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean over a window of `width` on either side, cut at the ends; NaN is left out."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.r_[0, np.where(known, values, 0)])
+    counts = np.cumsum(np.r_[0, known])
+    low = np.maximum(np.arange(len(values)) - width, 0)
+    high = np.minimum(np.arange(len(values)) + width + 1, len(values))
+    total, count = sums[high] - sums[low], counts[high] - counts[low]
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def _class_name(label, class_names) -> str:
+    return str(class_names[int(label)]) if class_names and 0 <= int(label) < len(class_names) else str(int(label))
+
+
+def _blank(size) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(size) -> tuple[Any, Any]:
+    figure = _blank(size)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET)
+    axes.tick_params(labelsize=8, labelcolor=QUIET, color=QUIET, left=False)
+    return figure, axes
+
+
+def _picture(figure, image, box, frame=None) -> None:
+    axes = figure.add_axes(box)
+    image = np.asarray(image)
+    image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+    axes.imshow(image, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set(visible=frame is not None, color=frame or INK, linewidth=2.5)
+
+
+def _png(figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", bbox_inches="tight", pad_inches=0.05)
+    return out.getvalue()

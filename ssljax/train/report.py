@@ -1,0 +1,184 @@
+"""A run's report: one HTML page that needs no other file."""
+
+import base64
+import dataclasses
+import html
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssljax.train import plots
+from ssljax.types import BadInputError
+
+CSS = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fcfcfa; color: #1d1f21; font: 17px/1.55 Charter, "Bitstream Charter", "Sitka Text",
+  Cambria, Georgia, serif; -webkit-text-size-adjust: 100%; }
+main { max-width: 1080px; margin: 0 auto; padding: 56px 28px 72px; }
+h1 { font-size: 2rem; line-height: 1.2; font-weight: 600; margin: 0 0 .5em; letter-spacing: -.01em; }
+h2 { font-size: 1.2rem; font-weight: 600; margin: 2.6em 0 .8em; padding-top: .9em; border-top: 1px solid #dcdcd6; }
+p { max-width: 68ch; margin: 0 0 .8em; overflow-wrap: anywhere; }
+table, figcaption, .note { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans",
+  sans-serif; }
+table { border-collapse: collapse; font-size: .88rem; line-height: 1.4; font-variant-numeric: tabular-nums
+  lining-nums; }
+.scroll { overflow-x: auto; }
+th, td { padding: .42em 1.5em .42em 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid #e8e8e3; }
+th { font-weight: 500; color: #5b6065; }
+td { overflow-wrap: anywhere; }
+.numbers th + th, .numbers td { text-align: right; padding: .42em 0 .42em 2.2em; white-space: nowrap; }
+tbody th { color: #1d1f21; }
+.best { font-weight: 700; }
+.other { color: #9a4a12; }
+.note { font-size: .82rem; color: #5b6065; margin-top: .7em; }
+figure { margin: 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; }
+figcaption { font-size: .84rem; font-weight: 500; color: #1d1f21; margin: 0 0 .5em; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 2em 2.2em; }
+.curves figure { max-width: 500px; }
+.wide + .wide { margin-top: 2em; }
+@media (max-width: 600px) { body { font-size: 16px; } main { padding: 28px 16px 48px; } h1 { font-size: 1.55rem; }
+  th, td { padding-right: .9em; } .numbers th + th, .numbers td { padding-left: 1.1em; } }
+@media print { body { background: #fff; } main { padding: 0; } figure, tr { break-inside: avoid; } }
+"""
+LABELS = {"knn": "kNN", "linear": "linear", "lr": "learning rate"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a report shows; a section without data is left out.
+
+    Attributes:
+        title: of the page.
+        description: paragraphs parted by empty lines.
+        recipe: (name, paper's value or None, ours).
+        metrics: rows of metrics.jsonl, each with "step"; None stands for a figure that was not finite.
+        results: `{row: {column: per cent, (mean, sd) or None}}`.
+        samples: `{"image": uint8[n, H, W, C], "view_1": float[n, h, w, C] in [0, 1], ...}`.
+        neighbours: (queries uint8[n, H, W, C], found uint8[n, k, H, W, C], query labels [n], found labels [n, k]).
+        embeddings: (float[N, D], labels int[N]).
+        class_names: of the labels.
+        figures: (caption, PNG) pairs of the experiment's own.
+        environment: `{name: value}`; "seconds" is shown as hours and minutes.
+        embedding_dim: D of the embeddings whose deviation is in the metrics, for the 1 / sqrt(D) line.
+    """
+
+    title: str
+    description: str = ""
+    recipe: Sequence[tuple[str, Any, Any]] = ()
+    metrics: Sequence[Mapping[str, Any]] = ()
+    results: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    samples: Mapping[str, np.ndarray] | None = None
+    neighbours: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+    embeddings: tuple[np.ndarray, np.ndarray] | None = None
+    class_names: Sequence[str] | None = None
+    figures: Sequence[tuple[str, bytes]] = ()
+    environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    embedding_dim: int | None = None
+
+
+def write_report(path: str | os.PathLike[str], report: Report) -> None:
+    """Write the page at once: a reader sees the old file or the new one, never half of it.
+
+    Args:
+        path: of the .html file; its folder is made if it is missing.
+        report: what to show.
+
+    Raises:
+        BadInputError: `path` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise BadInputError(f"{path} is a folder; give the name of the report's file, such as {path}/report.html.")
+    page = render(report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def render(report: Report) -> str:
+    """The page as a string."""
+    sections = [
+        ("Results", _results(report)),
+        ("Training", _curves(report)),
+        ("What the network sees", _samples(report)),
+        ("Nearest neighbours", _neighbours(report)),
+        ("Map of the embeddings", _map(report)),
+        ("Figures", "".join(_figure(caption, png, "wide") for caption, png in report.figures)),
+        ("Recipe", _recipe(report)),
+        ("Environment", _environment(report)),
+    ]
+    body = "".join(f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections if content)
+    paragraphs = "".join(f"<p>{_text(part)}</p>\n" for part in report.description.split("\n\n") if part.strip())
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(report.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{_text(report.title)}</h1>\n{paragraphs}{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _label(name: str) -> str:
+    return _text(LABELS.get(name, name.replace("_", " ")))
+
+
+def _figure(caption: str, png: bytes, kind: str = "") -> str:
+    data = base64.b64encode(png).decode()
+    text = _text(caption)
+    return (
+        f'<figure class="{kind}"><figcaption>{text}</figcaption>'
+        f'<img alt="{text}" src="data:image/png;base64,{data}"></figure>\n'
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
+    """Cells are HTML; the first of each row is its heading."""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    lines = "".join(f'<tr><th scope="row">{row[0]}</th>{"".join(row[1:])}</tr>\n' for row in rows)
+    head = f"<thead><tr>{head}</tr></thead>\n" if header else ""
+    return f'<div class="scroll"><table class="{kind}">{head}<tbody>{lines}</tbody></table></div>\n'
+
+
+def _score(value: Any) -> float:
+    value = value[0] if isinstance(value, tuple | list) else value
+    return -math.inf if value is None or not math.isfinite(value) else float(value)
+
+
+def _results(report: Report) -> str:
+    columns = list(dict.fromkeys(column for row in report.results.values() for column in row))
+    if not columns:
+        return ""
+    best = {column: max(_score(row.get(column)) for row in report.results.values()) for column in columns}
+    spread = False
+    rows = []
+    for name, row in report.results.items():
+        cells = [_label(name)]
+        for column in columns:
+            value = row.get(column)
+            shown = "–" if _score(value) == -math.inf else f"{_score(value):.1f}"
+            if isinstance(value, tuple | list) and shown != "–":
+                spread, shown = True, f"{shown} ± {value[1]:.1f}"
+            # as shown, so that equal figures are emphasised alike
+            is_best = shown != "–" and f"{_score(value):.1f}" == f"{best[column]:.1f}"
+            cells.append(f'<td class="best">{shown}</td>' if is_best else f"<td>{shown}</td>")
+        rows.append(cells)
+    note = "Top-1 accuracy in per cent; the best of each column is bold."
+    note += " ± is the standard deviation over draws of the labels." if spread else ""
+    return _table(["", *map(_label, columns)], rows, "numbers") + f'<p class="note">{note}</p>\n'

@@ -1,0 +1,79 @@
+"""The step: the same losses on any number of devices, one compilation, state in and out."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssljax import sharding
+from ssljax.train.state import init_state
+from ssljax.train.step import compile_step, train_step
+from tests.train import toy
+
+
+@functools.cache
+def losses_without_a_mesh(method):
+    return toy.losses(method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
+@pytest.mark.parametrize("method", ["moco", "simclr"])
+def test_losses_are_the_same_on_any_number_of_devices(method, devices):
+    want = losses_without_a_mesh(method)
+    assert len(set(want)) == len(want)  # it does learn something
+    with sharding.use_mesh(sharding.make_mesh(devices)):
+        np.testing.assert_allclose(toy.losses(method), want, rtol=1e-5)
+
+
+def start(devices):
+    method, two_views, optimizer = toy.make("moco")
+    shapes = {"image": jax.ShapeDtypeStruct((toy.BATCH, toy.SIDE, toy.SIDE, 3), jnp.uint8)}
+    return method, two_views, optimizer, init_state(method, optimizer, two_views, shapes, seed=0)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_step_is_traced_and_compiled_once(devices, monkeypatch):
+    compilations = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **_: compilations.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    with sharding.use_mesh(sharding.make_mesh(devices)):
+        method, two_views, optimizer, state = start(devices)
+        traced_once = chex.assert_max_traces(n=1)(train_step)
+        monkeypatch.setattr("ssljax.train.step.train_step", traced_once)
+        step = compile_step(method, two_views, optimizer)
+        batches = [sharding.shard_batch(batch) for batch in toy.picture_batches(3)]
+        state, _ = step(state, batches[0])
+        compilations.clear()
+        for batch in batches[1:]:
+            state, _ = step(state, batch)
+        assert compilations == []
+    assert int(state.step) == 3
+
+
+def test_the_state_keeps_its_types_and_is_donated():
+    with sharding.use_mesh(sharding.make_mesh(8)):
+        method, two_views, optimizer, state = start(8)
+        before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
+        kernel = state.params["backbone"]["conv1"]["kernel"]
+        step = compile_step(method, two_views, optimizer)
+        state, metrics = step(state, sharding.shard_batch(toy.picture_batches(1)[0]))
+        after = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.sharding), state)
+        assert jax.tree.leaves(before) == jax.tree.leaves(after)
+        assert kernel.is_deleted()
+        assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+        assert all(metric.shape == () for metric in metrics.values())
+        assert {"loss", "pretext_top1", "embedding_std", "grad_norm"} <= metrics.keys()
+
+
+def test_steps_draw_different_views_and_the_same_ones_when_repeated():
+    method, two_views, optimizer, state = start(None)
+    batch = sharding.shard_batch(toy.picture_batches(1)[0])
+    step = functools.partial(train_step, method=method, views=two_views, optimizer=optimizer)
+    loss = jax.jit(lambda state: step(state, batch)[1]["loss"])
+    assert float(loss(state)) == float(loss(state))
+    assert float(loss(state)) != float(loss(state.replace(step=state.step + 1)))
