@@ -42,8 +42,13 @@ class Config(RunConfig):
     """Slices of the batch with BatchNorm statistics of their own, as on so many GPUs."""
     size: int = 224
     """Side of the views in pixels."""
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks of each stage: ResNet-50's."""
+    width: int = 64
+    """Channels of the first stage."""
     probe_epochs: int = 100
     """Of the linear classifier at the end."""
+    probe_batch_size: int = 256
     bfloat16: bool = True
     """Compute the encoders in bfloat16; parameters, statistics and loss are float32 either way."""
 
@@ -53,13 +58,19 @@ def build(config: Config) -> Experiment:
     dtype = jnp.bfloat16 if config.bfloat16 else jnp.float32
     two_views = views.moco_v2(config.size, cropped=True)
     method = moco(
-        resnet.resnet50(groups=config.batch_norm_groups, dtype=dtype),
+        resnet.resnet(
+            config.stage_sizes,
+            bottleneck=True,
+            width=config.width,
+            groups=config.batch_norm_groups,
+            dtype=dtype,
+        ),
         heads.mlp((2048, 128), dtype=dtype),
         queue_size=config.queue_size,
         momentum=config.momentum,
         temperature=config.temperature,
     )
-    pictures = vision.imagenet(config.data, config.test_split, config.size, config.probe_epochs)
+    pictures = vision.imagenet(config.data, config.test_split, config.size, config.probe_epochs, config.probe_batch_size)
 
     def optimizer(steps_per_epoch):
         rate = optim.per_epoch(optim.cosine(config.learning_rate, config.epochs), steps_per_epoch)

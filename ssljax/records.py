@@ -86,10 +86,9 @@ def write_results(
     """Write `workdir/results.json` and, with `config.record`, append it to `experiments/results/NAME.json`."""
     from etils import epath
 
+    rounded = {row: {column: round(value, 2) for column, value in cells.items()} for row, cells in results.items()}
     record = {
-        "results": {
-            row: {column: round(value, 2) for column, value in cells.items()} for row, cells in results.items()
-        },
+        "results": rounded,
         "options": non_default(config),
         "environment": environment,
         "last_metrics": metrics[-1] if metrics else {},

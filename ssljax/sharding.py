@@ -80,8 +80,13 @@ def data_sharding() -> NamedSharding | None:
     return NamedSharding(jax.sharding.get_mesh(), P(DATA)) if has_mesh() else None
 
 
+def replicated() -> P | None:
+    """The state's layout for jit's `out_shardings`, everything on every device; None without a mesh."""
+    return P() if has_mesh() else None
+
+
 def replicated_sharding() -> NamedSharding | None:
-    """The sharding of the state under the present mesh; None without one."""
+    """The sharding of the state under the present mesh, for arrays made outside jit; None without one."""
     return NamedSharding(jax.sharding.get_mesh(), P()) if has_mesh() else None
 
 

@@ -39,7 +39,7 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
     Args:
         state: arrays by torchvision's names (anything `numpy.asarray` takes, CPU tensors included). `fc.*` and
             `num_batches_tracked` are ignored.
-        like: `(params, stats)` of the ResNet to fill, arrays or only their shapes (`jax.eval_shape(encoder.init, ...)`).
+        like: `(params, stats)` of the ResNet to fill, arrays or shapes (`jax.eval_shape(encoder.init, ...)`).
 
     Returns:
         `(params, stats)` with the state's values in the structure and dtypes of `like`.

@@ -61,9 +61,7 @@ class MLP(nn.Module):
             x = Dense(features, self.last_bias if last else self.bias, self.dtype, name=f"dense{i + 1}")(x)
             if self.last_batch_norm if last else self.batch_norm:
                 affine = self.last_affine or not last
-                norm = BatchNorm(
-                    self.groups, dtype=self.dtype, use_scale=affine, use_bias=affine, name=f"bn{i + 1}"
-                )
+                norm = BatchNorm(self.groups, dtype=self.dtype, use_scale=affine, use_bias=affine, name=f"bn{i + 1}")
                 x = norm(x, train=train)
             x = x if last else nn.relu(x)
         return x.astype(jnp.float32)
@@ -130,6 +128,4 @@ def mlp(
     """
     if not features or min(features) < 1:
         raise BadInputError(f"features={tuple(features)}: give the outputs of each layer, such as (2048, 128).")
-    return from_linen(
-        MLP(tuple(features), batch_norm, last_batch_norm, last_affine, bias, last_bias, groups, dtype)
-    )
+    return from_linen(MLP(tuple(features), batch_norm, last_batch_norm, last_affine, bias, last_bias, groups, dtype))

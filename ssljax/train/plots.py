@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-INK, QUIET, GRID = "#1d1f21", "#6b7075", "#e6e6e2"
+PAPER, INK, QUIET, GRID = "#fcfcfa", "#1d1f21", "#5f656b", "#e6e6e2"
 SERIES = ("#1f5a94", "#c2571a", "#3d7d4a", "#7a4b94")
 RIGHT, WRONG = "#2f7d3f", "#b5322a"
 DPI = 200
@@ -181,7 +181,7 @@ def _two_dimensions(embeddings) -> np.ndarray:
     if np.ptp(embeddings, axis=0).max() < 1e-6:  # collapsed: one point, on which t-SNE divides by zero
         return np.zeros((len(embeddings), 2))
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0)
+    tsne = TSNE(metric="cosine", init="pca", perplexity=perplexity, random_state=0, max_iter=500)
     return tsne.fit_transform(embeddings)
 
 
@@ -204,14 +204,14 @@ def _blank(size) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white")
+    figure = Figure(figsize=size, dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 
 
 def _figure(size) -> tuple[Any, Any]:
     figure = _blank(size)
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(facecolor=PAPER)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
     axes.tick_params(labelsize=8, labelcolor=QUIET, color=QUIET, left=False)

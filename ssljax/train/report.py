@@ -6,7 +6,7 @@ import html
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +15,51 @@ import numpy as np
 from ssljax.train import plots
 from ssljax.types import BadInputError
 
-CSS = """
-:root { color-scheme: light; }
+CSS = (
+    """
 * { box-sizing: border-box; }
-body { margin: 0; background: #fcfcfa; color: #1d1f21; font: 17px/1.55 Charter, "Bitstream Charter", "Sitka Text",
-  Cambria, Georgia, serif; -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: PAPER; color: INK; -webkit-text-size-adjust: 100%; font: 17px/1.55 Charter,
+  "Bitstream Charter", "Sitka Text", Cambria, Georgia, serif; }
 main { max-width: 1080px; margin: 0 auto; padding: 56px 28px 72px; }
 h1 { font-size: 2rem; line-height: 1.2; font-weight: 600; margin: 0 0 .5em; letter-spacing: -.01em; }
 h2 { font-size: 1.2rem; font-weight: 600; margin: 2.6em 0 .8em; padding-top: .9em; border-top: 1px solid #dcdcd6; }
 p { max-width: 68ch; margin: 0 0 .8em; overflow-wrap: anywhere; }
-table, figcaption, .note { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "DejaVu Sans",
-  sans-serif; }
-table { border-collapse: collapse; font-size: .88rem; line-height: 1.4; font-variant-numeric: tabular-nums
-  lining-nums; }
-.scroll { overflow-x: auto; }
+table, figcaption, .note { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+table { border-collapse: collapse; font-size: .88rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
 th, td { padding: .42em 1.5em .42em 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid #e8e8e3; }
-th { font-weight: 500; color: #5b6065; }
+th { font-weight: 500; color: QUIET; }
 td { overflow-wrap: anywhere; }
+tbody th { color: INK; }
 .numbers th + th, .numbers td { text-align: right; padding: .42em 0 .42em 2.2em; white-space: nowrap; }
-tbody th { color: #1d1f21; }
 .best { font-weight: 700; }
 .other { color: #9a4a12; }
-.note { font-size: .82rem; color: #5b6065; margin-top: .7em; }
+.note { font-size: .82rem; color: QUIET; margin-top: .7em; }
 figure { margin: 0; }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; }
-figcaption { font-size: .84rem; font-weight: 500; color: #1d1f21; margin: 0 0 .5em; }
+figcaption { font-size: .84rem; font-weight: 500; margin: 0 0 .5em; }
+img { display: block; max-width: 100%; height: auto; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 2em 2.2em; }
 .curves figure { max-width: 500px; }
+.scroll { overflow-x: auto; }
+.scroll img { min-width: 620px; }
 .wide + .wide { margin-top: 2em; }
 @media (max-width: 600px) { body { font-size: 16px; } main { padding: 28px 16px 48px; } h1 { font-size: 1.55rem; }
   th, td { padding-right: .9em; } .numbers th + th, .numbers td { padding-left: 1.1em; } }
-@media print { body { background: #fff; } main { padding: 0; } figure, tr { break-inside: avoid; } }
-"""
-LABELS = {"knn": "kNN", "linear": "linear", "lr": "learning rate"}
+@media print { main { padding: 0; } figure, tr { break-inside: avoid; } }
+""".replace("PAPER", plots.PAPER)
+    .replace("INK", plots.INK)
+    .replace("QUIET", plots.QUIET)
+)
+NO_FIGURE = "\N{EN DASH}"
+LABELS = {"knn": "kNN", "linear_10_per_class": "linear, 10 per class", "moco": "MoCo", "simclr": "SimCLR"}
+CHARTS = {
+    "Loss": {"loss": "loss"},
+    "Pretext accuracy, per cent": {"pretext_top1": "top-1", "pretext_top5": "top-5"},
+    "kNN accuracy during training, per cent": {"knn": "kNN"},
+    "Learning rate": {"lr": "learning rate"},
+    "Deviation of the normalised embeddings": {"embedding_std": "std"},
+    "Effective rank of the embeddings (RankMe)": {"rankme": "RankMe"},
+    "Alignment and uniformity, lower is better": {"alignment": "alignment", "uniformity": "uniformity"},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +152,11 @@ def _label(name: str) -> str:
 
 
 def _figure(caption: str, png: bytes, kind: str = "") -> str:
-    data = base64.b64encode(png).decode()
-    text = _text(caption)
-    return (
-        f'<figure class="{kind}"><figcaption>{text}</figcaption>'
-        f'<img alt="{text}" src="data:image/png;base64,{data}"></figure>\n'
+    text, data = _text(caption), base64.b64encode(png).decode()
+    image = (
+        f'<div class="{"scroll" if kind == "wide" else ""}"><img alt="{text}" src="data:image/png;base64,{data}"></div>'
     )
+    return f'<figure class="{kind}"><figcaption>{text}</figcaption>{image}</figure>\n'
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
@@ -172,13 +183,77 @@ def _results(report: Report) -> str:
         cells = [_label(name)]
         for column in columns:
             value = row.get(column)
-            shown = "–" if _score(value) == -math.inf else f"{_score(value):.1f}"
-            if isinstance(value, tuple | list) and shown != "–":
+            shown = NO_FIGURE if _score(value) == -math.inf else f"{_score(value):.1f}"
+            if isinstance(value, tuple | list) and shown != NO_FIGURE:
                 spread, shown = True, f"{shown} ± {value[1]:.1f}"
             # as shown, so that equal figures are emphasised alike
-            is_best = shown != "–" and f"{_score(value):.1f}" == f"{best[column]:.1f}"
+            is_best = shown != NO_FIGURE and f"{_score(value):.1f}" == f"{best[column]:.1f}"
             cells.append(f'<td class="best">{shown}</td>' if is_best else f"<td>{shown}</td>")
         rows.append(cells)
     note = "Top-1 accuracy in per cent; the best of each column is bold."
     note += " ± is the standard deviation over draws of the labels." if spread else ""
     return _table(["", *map(_label, columns)], rows, "numbers") + f'<p class="note">{note}</p>\n'
+
+
+def _series(metrics, name: str) -> tuple[list[float], list[float]] | None:
+    rows = [(row["step"], row[name]) for row in metrics if name in row]
+    if not any(value is not None and math.isfinite(value) for _, value in rows):
+        return None
+    return [step for step, _ in rows], [math.nan if value is None else value for _, value in rows]
+
+
+def _curves(report: Report) -> str:
+    charts = []
+    for caption, names in CHARTS.items():
+        found = {label: _series(report.metrics, name) for name, label in names.items()}
+        drawn = {label: series for label, series in found.items() if series is not None}
+        level = None
+        if "embedding_std" in names and report.embedding_dim:
+            level = ("1/√D, spread over the sphere", report.embedding_dim**-0.5)
+        if drawn:
+            charts.append(_figure(caption, plots.curves(drawn, reference=level)))
+    return f'<div class="curves">\n{"".join(charts)}</div>\n' if charts else ""
+
+
+def _samples(report: Report) -> str:
+    if not report.samples or not min(map(len, report.samples.values())):
+        return ""
+    return _figure("Images and their random views, one image a column", plots.image_rows(report.samples), "wide")
+
+
+def _neighbours(report: Report) -> str:
+    if report.neighbours is None or not len(report.neighbours[0]):
+        return ""
+    png = plots.neighbours(*report.neighbours, report.class_names)
+    caption = "Queries, left, and the training images nearest to them: green frame, same class; red, another"
+    return _figure(caption, png, "wide")
+
+
+def _map(report: Report) -> str:
+    if report.embeddings is None or len(report.embeddings[0]) < 4:
+        return ""
+    if not np.isfinite(report.embeddings[0]).all():
+        return '<p class="note">Not drawn: there are NaN or infinite embeddings.</p>\n'
+    png = plots.embedding_map(*report.embeddings, report.class_names)
+    return _figure("t-SNE on cosine distances, coloured by class", png, "wide")
+
+
+def _recipe(report: Report) -> str:
+    if not report.recipe:
+        return ""
+    has_paper = any(paper is not None for _, paper, _ in report.recipe)
+    rows = []
+    for name, paper, ours in report.recipe:
+        is_other = paper is not None and str(paper) != str(ours)
+        cells = [f"<td>{'' if paper is None else _text(paper)}</td>"] if has_paper else []
+        rows.append([_text(name), *cells, f'<td class="{"other" if is_other else "same"}">{_text(ours)}</td>'])
+    note = '<p class="note">Where ours differs from the paper it is coloured.</p>\n' if has_paper else ""
+    return _table(["", "paper", "ours"] if has_paper else [], rows) + note
+
+
+def _environment(report: Report) -> str:
+    values = dict(report.environment)
+    if "seconds" in values:
+        minutes, seconds = divmod(round(values.pop("seconds")), 60)
+        values["time"] = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
+    return _table([], [[_label(name), f"<td>{_text(value)}</td>"] for name, value in values.items()]) if values else ""

@@ -49,4 +49,4 @@ def init_state(
         params, aux = method.init(init_key, method_batch)
         return TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key)
 
-    return jax.jit(init, out_shardings=sharding.replicated_sharding())(jax.random.key(seed))
+    return jax.jit(init, out_shardings=sharding.replicated())(jax.random.key(seed))

@@ -48,4 +48,4 @@ def compile_step(
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """`train_step` under jit: the given state is donated, the new one and the metrics are replicated."""
     step = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
-    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated_sharding())
+    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated())

@@ -40,9 +40,7 @@ def expected(name: str) -> dict[str, np.ndarray]:
     live = function()
     assert live.keys() == golden.keys(), f"{name}: stale golden file; run python -m tests.oracles {name}"
     for key, value in live.items():
-        np.testing.assert_allclose(
-            value, golden[key], rtol=1e-3, atol=1e-4, err_msg=f"{name}/{key}: stale golden file"
-        )
+        np.testing.assert_allclose(value, golden[key], rtol=1e-3, atol=1e-4, err_msg=f"{name}/{key}: stale golden file")
     return live
 
 

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ssljax.types import Array, BadInputError
 
@@ -25,13 +24,13 @@ def blur_matrix(size: int, sigma: Array | float, taps: int) -> Array:
         raise BadInputError(f"taps={taps}: a blur of {size} pixels wants an odd length of 1 to {2 * size - 1}.")
 
     def kernel(distance):
-        return jnp.where(np.abs(distance) <= taps // 2, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)
+        return jnp.where(jnp.abs(distance) <= taps // 2, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)
 
-    out, pixel = np.arange(size, dtype=np.float32)[:, None], np.arange(size, dtype=np.float32)[None]
+    out, pixel = jnp.arange(size)[:, None], jnp.arange(size)[None]
     # pixel p is also seen mirrored at -p and at 2 (size - 1) - p
     left = jnp.where(pixel > 0, kernel(out + pixel), 0.0)
     right = jnp.where(pixel < size - 1, kernel(2 * (size - 1) - out - pixel), 0.0)
-    total = kernel(np.arange(taps, dtype=np.float32) - taps // 2).sum()
+    total = kernel(jnp.arange(taps) - taps // 2).sum()
     return (kernel(out - pixel) + left + right) / total
 
 

@@ -17,17 +17,19 @@ GREY = (0.299, 0.587, 0.114)
 Planes = Sequence[Array]
 
 
-def _split(image, axis) -> Planes:
+def split_planes(image: Array, axis: int) -> Planes:
+    """The channels as arrays of length 1 on `axis`."""
     return [jax.lax.slice_in_dim(image, c, c + 1, axis=axis) for c in range(image.shape[axis])]
 
 
-def _join(planes, axis):
+def join_planes(planes: Planes, axis: int) -> Array:
+    """The inverse of `split_planes`."""
     # selects fuse; a concatenate of a long chain is recomputed exponentially by XLA:CPU
     if len(planes) == 1:
         return planes[0]
-    shape = [1] * planes[0].ndim
+    shape = list(planes[0].shape)
     shape[axis] = 3
-    channel = np.arange(3).reshape(shape)
+    channel = jax.lax.broadcasted_iota(jnp.int32, shape, axis % len(shape))
     red, green, blue = planes
     return jnp.where(channel == 0, red, jnp.where(channel == 1, green, blue))
 
@@ -75,12 +77,12 @@ def adjust_brightness(image: Array, factor: Array | float) -> Array:
 
 def adjust_contrast(image: Array, factor: Array | float, axis: int = -1) -> Array:
     """Blend with the mean of the grey image; `factor` is a scalar >= 0, 1 changes nothing."""
-    return _join(_contrast(_split(image, axis), factor), axis)
+    return join_planes(_contrast(split_planes(image, axis), factor), axis)
 
 
 def adjust_saturation(image: Array, factor: Array | float, axis: int = -1) -> Array:
     """Blend with the grey image; `factor` is a scalar >= 0, 1 changes nothing, nor does one channel."""
-    return _join(_saturation(_split(image, axis), factor), axis)
+    return join_planes(_saturation(split_planes(image, axis), factor), axis)
 
 
 def adjust_hue(image: Array, shift: Array | float, axis: int = -1) -> Array:
@@ -89,7 +91,7 @@ def adjust_hue(image: Array, shift: Array | float, axis: int = -1) -> Array:
     Reference:
         torchvision `transforms/_functional_tensor.py`, `adjust_hue`; the same function of HSV in closed form.
     """
-    return _join(_hue(_split(image, axis), shift), axis)
+    return join_planes(_hue(split_planes(image, axis), shift), axis)
 
 
 def to_grey(image: Array, axis: int = -1) -> Array:
@@ -98,7 +100,7 @@ def to_grey(image: Array, axis: int = -1) -> Array:
     >>> print(to_grey(jnp.array([1.0, 0.0, 0.0])))
     [0.299 0.299 0.299]
     """
-    return jnp.broadcast_to(_grey(_split(image, axis)), image.shape)
+    return jnp.broadcast_to(_grey(split_planes(image, axis)), image.shape)
 
 
 def solarize(image: Array, threshold: Array | float = 0.5) -> Array:
@@ -136,8 +138,8 @@ def sample_jitter(
     return factors, earlier.sum(1)
 
 
-def apply_jitter(image: Array, factors: Array, ranks: Array, axis: int = -1) -> Array:
-    """Brightness, contrast, saturation and hue by `factors`[4], in the order `ranks`[4] (see `sample_jitter`)."""
+def jitter_planes(planes: Planes, factors: Array, ranks: Array) -> Planes:
+    """The four operations by `factors`[4] in the order `ranks`[4], see `sample_jitter`."""
     factors, ranks = list(factors), list(ranks)
 
     def stretch(planes, i, lives):
@@ -150,7 +152,13 @@ def apply_jitter(image: Array, factors: Array, ranks: Array, axis: int = -1) -> 
         planes = _OPERATIONS[i](planes, jnp.where(lives[me], factors[me], _IDENTITY[me]))
         return stretch(planes, i - 1, after)
 
-    return _join(stretch(_split(image, axis), len(_OPERATIONS) - 1, [True] * 4), axis)
+    return stretch(planes, len(_OPERATIONS) - 1, [True] * 4)
+
+
+def grey_planes(planes: Planes, on: Array) -> Planes:
+    """The grey image where `on`, a bool scalar."""
+    grey = _grey(planes)
+    return [jnp.where(on, grey, p) for p in planes]
 
 
 def color_jitter(
@@ -171,4 +179,5 @@ def color_jitter(
     Reference:
         torchvision `transforms/transforms.py`, `ColorJitter`.
     """
-    return apply_jitter(image, *sample_jitter(key, jitter, prob), axis=axis)
+    planes = jitter_planes(split_planes(image, axis), *sample_jitter(key, jitter, prob))
+    return join_planes(planes, axis)

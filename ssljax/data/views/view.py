@@ -8,7 +8,14 @@ import numpy as np
 
 from ssljax import sharding
 from ssljax.data.views.blur import blur_columns, blur_matrix
-from ssljax.data.views.color import apply_jitter, sample_jitter, solarize, to_grey
+from ssljax.data.views.color import (
+    grey_planes,
+    jitter_planes,
+    join_planes,
+    sample_jitter,
+    solarize,
+    split_planes,
+)
 from ssljax.data.views.crop import crop_columns, sample_crop
 from ssljax.types import Array, BadInputError
 
@@ -166,7 +173,7 @@ def _check_images(images, view):
 
 
 def _view_of(key, image, view):
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 3)
     coins = jax.random.uniform(keys[0], (5,))
     flip = coins[0] < view.flip
     if view.scale is None:
@@ -174,14 +181,16 @@ def _view_of(key, image, view):
     else:
         box = sample_crop(keys[1], *image.shape[:2], view.scale, view.ratio)
         columns = crop_columns(image, box, view.size, flip)
+    planes = split_planes(columns, 1)
     if view.jitter_prob > 0 and any(view.jitter):
-        columns = apply_jitter(columns, *sample_jitter(keys[2], view.jitter, view.jitter_prob), axis=1)
+        planes = jitter_planes(planes, *sample_jitter(keys[2], view.jitter, view.jitter_prob))
     if view.grey > 0:
-        columns = jnp.where(coins[1] < view.grey, to_grey(columns, axis=1), columns)
+        planes = grey_planes(planes, coins[1] < view.grey)
+    columns = join_planes(planes, 1)
     if view.blur > 0:
         low, high = view.blur_sigma
         matrix = blur_matrix(view.size, low + (high - low) * coins[3], view.taps)
-        matrix = jnp.where(coins[2] < view.blur, matrix, np.eye(view.size, dtype=np.float32))
+        matrix = jnp.where(coins[2] < view.blur, matrix, jnp.eye(view.size))
         pixels = blur_columns(columns, matrix, matrix)
     else:
         pixels = jnp.moveaxis(columns, 2, 0)
