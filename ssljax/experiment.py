@@ -56,6 +56,7 @@ class Task(NamedTuple):
         monitor: `(params, aux) -> {name: figure}` during training.
         evaluate: `({row: (params, aux)}) -> {row: {column: figure}}` at the end; rows may be added.
         page: `(params, aux) -> {field of Report: value}`, the pictures of the report.
+        export: `(params, aux, directory)` leaves the trained encoder there for other libraries.
     """
 
     examples: int
@@ -64,6 +65,7 @@ class Task(NamedTuple):
     monitor: Callable[[PyTree, PyTree], dict[str, float]]
     evaluate: Callable[[dict[str, tuple[PyTree, PyTree]]], Results]
     page: Callable[[PyTree, PyTree], dict[str, Any]]
+    export: Callable[[PyTree, PyTree, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,9 +131,10 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
     results = task.evaluate({"untrained": untrained, experiment.label: trained})
     page = task.page(*trained)
     if jax.process_index() == 0:
+        task.export(*trained, workdir)
         environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
         records.write_results(workdir, config, experiment.name, results, environment, log_rows)
-        records.write_report(workdir, config, description, results, environment, log_rows, page)
+        records.write_report(workdir, config, experiment.name, description, results, environment, log_rows, page)
         records.print_table(results)
         print(f"The report is {workdir}/report.html")
     return results

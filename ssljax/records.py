@@ -105,13 +105,18 @@ def write_results(
 def write_report(
     workdir: str,
     config: Any,
+    name: str,
     description: str,
     results: Results,
     environment: dict[str, Any],
     metrics: list[dict],
     page: dict[str, Any],
 ) -> None:
-    """Write `workdir/report.html`; `page` are further fields of `train.report.Report`."""
+    """Write `workdir/report.html` and, with `config.record`, its main picture to `experiments/results/NAME.png`.
+
+    `page` are further fields of `train.report.Report`.
+    """
+    from ssljax.train import plots
     from ssljax.train.report import Report, write_report
 
     defaults, ours = _comparable(type(config)()), _comparable(config)
@@ -128,6 +133,9 @@ def write_report(
         **page,
     )
     write_report(f"{workdir}/report.html", report)
+    if config.record:
+        picture = report.figures[0][1] if report.figures else plots.embedding_map(*page["embeddings"], page["class_names"])
+        (RESULTS / f"{name}.png").write_bytes(picture)
 
 
 def non_default(config: Any) -> dict[str, Any]:

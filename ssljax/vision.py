@@ -2,21 +2,23 @@
 
 import dataclasses
 import functools
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ssljax import diagnostics, sharding
+from ssljax import diagnostics, vision_page
 from ssljax.data import loader, pictures, sources, views
 from ssljax.evals import features, fractions, knn, linear
 from ssljax.experiment import RunConfig, Task
+from ssljax.interop import torchvision
 from ssljax.records import Results
 from ssljax.types import Method, PyTree
 
-PAGE_PICTURES = 8
-PAGE_POINTS = 2000
+POINTS = 2000  # test pictures that the diagnostics and the report's map look at
 
 
 class Knn(NamedTuple):
@@ -114,7 +116,10 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
         batch_shapes={"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},
         monitor=lambda params, aux: _monitor(spec, features_fn, (params, aux), bank(), tested(), train.num_classes),
         evaluate=lambda rows: _evaluate(spec, config, features_fn, method, rows, train, tested, centre),
-        page=lambda params, aux: _page(features_fn, (params, aux), test, tested(), train, crops, two_views),
+        page=lambda params, aux: vision_page.page(
+            features_fn, (params, aux), test=tested(), train=train, crops=crops, two_views=two_views, points=POINTS
+        ),
+        export=_export,
     )
 
 
@@ -134,7 +139,7 @@ def _record_shape(source: Any, transform: Any) -> tuple[int, ...]:
 def _monitor(spec, features_fn, variables, bank, test, num_classes) -> dict[str, float]:
     seen = features.extract(features_fn, variables, bank["image"])
     asked = features.extract(features_fn, variables, test["image"])
-    sample = asked["embedding"][:PAGE_POINTS]
+    sample = asked["embedding"][:POINTS]
     return {
         "knn": _knn(spec.knn, seen, bank["label"], asked, test["label"], num_classes),
         "rankme": float(diagnostics.rankme(sample)),
@@ -229,36 +234,15 @@ def _paper_probe(spec, config, method, variables, train, test) -> float:
     return probe.accuracy
 
 
-def _page(features_fn, variables, test_source, test, train, crops, two_views) -> dict[str, Any]:
-    images, labels = test["image"][:PAGE_POINTS], test["label"][:PAGE_POINTS]
-    embedded = features.extract(features_fn, variables, images)["backbone"]
-    shown = np.linspace(0, len(images) - 1, PAGE_PICTURES).astype(int)
-    unit = embedded / np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-12)
-    similarity = unit[shown] @ unit.T
-    similarity[np.arange(len(shown)), shown] = -np.inf
-    nearest = np.argsort(-similarity, axis=1)[:, :PAGE_PICTURES]
-    return {
-        "samples": _samples(train, crops, two_views),
-        "neighbours": (images[shown], images[nearest], labels[shown], labels[nearest]),
-        "embeddings": (embedded, labels),
-        "class_names": test_source.class_names,
-    }
+def _export(params: PyTree, aux: Any, directory: str) -> None:
+    """Leave the backbone, a ResNet, in `directory/backbone.safetensors`."""
+    from etils import epath
 
-
-def _samples(train, crops, two_views) -> dict[str, np.ndarray]:
-    records = [train[int(i)] for i in np.linspace(0, len(train) - 1, PAGE_PICTURES)]
-    if crops is None:
-        batch = originals = np.stack([record["image"] for record in records])
-    else:
-        cropped = [crops(record, loader.record_rng(0, i)) for i, record in enumerate(records)]
-        batch = np.stack([record["image"] for record in cropped])
-        originals = batch[:, 0]
-    seen = jax.jit(two_views)(jax.random.key(0), features.place(batch, split=True))
-    recipes = {"view_1": two_views.view_1, "view_2": two_views.view_2}
-    shown = {name: _pixels(sharding.gather(view), recipes[name]) for name, view in seen.items()}
-    return {"image": originals, **shown}
-
-
-def _pixels(view, recipe) -> np.ndarray:
-    mean, std = (np.asarray(value, np.float32).reshape(1, 1, 1, -1) for value in (recipe.mean, recipe.std))
-    return np.clip(np.asarray(view) * std + mean, 0, 1)
+    target = epath.Path(directory) / "backbone.safetensors"
+    if target.exists():  # of this very run, stopped later on
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / target.name
+        torchvision.save_safetensors(written, params["backbone"], aux.stats["backbone"])
+        partial = epath.Path(written).copy(target.with_suffix(".partial"))
+        partial.replace(target)

@@ -137,9 +137,7 @@ def check_features(name: str, features) -> np.ndarray:
     if features.ndim != 2 or features.size == 0:
         raise BadInputError(f"{name} has the shape {features.shape}; give [N, D] with at least one row.")
     if not np.isfinite(features).all():
-        raise BadInputError(
-            f"{name} holds NaN or infinity: the encoder has diverged; lower the learning rate."
-        )
+        raise BadInputError(f"{name} holds NaN or infinity: the encoder has diverged; lower the learning rate.")
     return features
 
 

@@ -31,9 +31,7 @@ def per_class_subset(labels, n: int, seed: int) -> np.ndarray:
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < n:
         few = classes[counts.argmin()]
-        raise BadInputError(
-            f"Class {few} has {counts.min()} labelled rows and {n} are asked for; ask for fewer."
-        )
+        raise BadInputError(f"Class {few} has {counts.min()} labelled rows and {n} are asked for; ask for fewer.")
     return _draw(labels, dict.fromkeys(classes.tolist(), n), seed)
 
 
@@ -59,9 +57,7 @@ def fraction_subset(labels, fraction: float, seed: int) -> np.ndarray:
     """
     labels = _one_dimensional(labels)
     if not 0 < fraction <= 1:
-        raise BadInputError(
-            f"fraction={fraction}: give a share of the labels above 0 and at most 1, such as 0.01."
-        )
+        raise BadInputError(f"fraction={fraction}: give a share of the labels above 0 and at most 1, such as 0.01.")
     classes, counts = np.unique(labels, return_counts=True)
     wanted = np.maximum(1, np.rint(fraction * counts).astype(int))
     return _draw(labels, dict(zip(classes.tolist(), wanted.tolist(), strict=True)), seed)
@@ -122,9 +118,7 @@ def few_label_accuracy(
 
 def _one_dimensional(labels) -> np.ndarray:
     if labels is None or np.ndim(labels) != 1 or len(labels) == 0:
-        raise BadInputError(
-            "labels: a subset by class needs a label for every row and there are none; give int[N]."
-        )
+        raise BadInputError("labels: a subset by class needs a label for every row and there are none; give int[N].")
     return np.asarray(labels)
 
 

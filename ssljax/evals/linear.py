@@ -140,9 +140,7 @@ def _count_right(features_fn, view, variables, head, batch):
 def _test_accuracy(features_fn, view, variables, head, batches, num_classes) -> float:
     right = total = size = 0
     for rows in batches:
-        size = size or shared.round_up(
-            len(rows["image"]), max(1, sharding.data_devices() // jax.process_count())
-        )
+        size = size or shared.round_up(len(rows["image"]), max(1, sharding.data_devices() // jax.process_count()))
         batch = shared.labelled_batch(rows, num_classes, size)
         counts = _count_right(features_fn, view, variables, head, batch)
         right, total = right + int(counts[0]), total + int(counts[1])
@@ -203,19 +201,15 @@ def quick_probe(
     return 100 * _right(head, test, truth) / len(test)
 
 
-def logistic_regression(
-    features, labels, weights, *, num_classes: int, l2: float, start=None, tolerance=1e-3
-):
+def logistic_regression(features, labels, weights, *, num_classes: int, l2: float, start=None, tolerance=1e-3):
     """The minimum of `weighted mean cross-entropy + l2/2 |kernel|^2` by L-BFGS over all rows at once.
 
     Takes features [N, D], labels [N], weights [N] (0 hides a row), where to start and the largest scaled
     gradient to stop at; returns `{"kernel": [D, num_classes], "bias": [num_classes]}`.
     """
     if start is None:
-        start = {
-            "kernel": np.zeros((features.shape[1], num_classes), "f4"),
-            "bias": np.zeros(num_classes, "f4"),
-        }
+        width = features.shape[1]
+        start = {"kernel": np.zeros((width, num_classes), "f4"), "bias": np.zeros(num_classes, "f4")}
     rows = shared.round_up(len(features), sharding.data_devices())
     weights = np.asarray(weights, np.float32) / np.sum(weights, dtype=np.float32)
     data = [shared.place(shared.pad_rows(array, rows), split=True) for array in (features, labels, weights)]

@@ -96,7 +96,8 @@ def _in_groups(x, shift, scale, bias, groups, epsilon, dtype):
     if groups == 1 or groups % split == 0:
         return compute(x, shift, scale, bias)
     # a group then spans devices, and its rows cannot be named in the type: leave the layout to the compiler
-    return jax.sharding.auto_axes(compute, out_sharding=(jax.typeof(x).sharding.spec, P()))(x, shift, scale, bias)
+    anywhere = jax.sharding.auto_axes(out_sharding=(jax.typeof(x).sharding.spec, P()))
+    return anywhere(compute)(x, shift, scale, bias)
 
 
 def _compute(x, shift, scale, bias, *, groups, epsilon, dtype):

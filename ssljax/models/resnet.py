@@ -72,7 +72,7 @@ class ResNet(nn.Module):
         x = _conv(self.width, kernel, stride, self.dtype, "conv1")(x)
         x = nn.relu(BatchNorm(self.groups, dtype=self.dtype, name="bn1")(x, train=train))
         if self.stem == "imagenet":
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))  # type: ignore[arg-type]
         for stage, blocks in enumerate(self.stage_sizes):
             for i in range(blocks):
                 x = Block(

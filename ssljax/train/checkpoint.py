@@ -19,7 +19,8 @@ def open_checkpoints(workdir: str, keep: int = 2) -> Any:
     from etils import epath
 
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    return ocp.CheckpointManager(epath.Path(workdir).resolve() / "checkpoints", options=options)
+    directory = epath.Path(workdir).resolve() / "checkpoints"
+    return ocp.CheckpointManager(directory, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
 def save(checkpoints: Any, state: TrainState) -> None:
@@ -47,15 +48,25 @@ def restore(checkpoints: Any, like: TrainState) -> TrainState | None:
     if step is None:
         return None
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _plain(like))
-    try:
-        plain = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise BadInputError(
-            f"checkpoint of step {step} in {checkpoints.directory} is not of this model ({reason}); "
-            "use the options it was made with, or another --workdir."
-        ) from error
+    saved, wanted = _shapes(checkpoints.item_metadata(step)), _shapes(abstract)
+    for name in sorted(saved.keys() | wanted.keys()):
+        if saved.get(name) != wanted.get(name):
+            raise BadInputError(
+                f"checkpoint {step} in {checkpoints.directory} does not fit: {name} is {saved.get(name, 'missing')} "
+                f"there and {wanted.get(name, 'missing')} here; use the options it was made with, or another --workdir."
+            )
+    plain = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
     return plain.replace(key=jax.random.wrap_key_data(plain.key))
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Path -> dtype and shape of every leaf, whatever kinds of nodes the tree is made of."""
+
+    def name(entry):
+        return str(next(getattr(entry, field) for field in ("key", "name", "idx") if hasattr(entry, field)))
+
+    leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "tree", tree))
+    return {"/".join(map(name, path)): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
 def _plain(state: TrainState) -> TrainState:

@@ -1,7 +1,7 @@
 """The report's pictures: each function draws one figure and returns it as PNG bytes."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ MAP_ROWS = 2500
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    series: Mapping[str, tuple[Any, Any]],
     *,
     reference: tuple[str, float] | None = None,
     size: tuple[float, float] = (4.6, 2.5),
@@ -93,7 +93,7 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None, *, 
         bottom = 1 - (row + 1) / rows
         name = _class_name(query_labels[row], class_names)
         figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center")
-        cells = [(queries[row], name_width, None)]
+        cells: list[Any] = [(queries[row], name_width, None)]
         for k in range(columns):
             colour = RIGHT if found_labels[row, k] == query_labels[row] else WRONG
             cells.append((found[row, k], name_width + cell * (k + 1) + gap, colour))

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ssljax.train import plots
-from ssljax.types import BadInputError
 
 CSS = (
     """
@@ -101,14 +100,8 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
     Args:
         path: of the .html file; its folder is made if it is missing.
         report: what to show.
-
-    Raises:
-        BadInputError: `path` is a folder.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise BadInputError(f"{path} is a folder; give the name of the report's file, such as {path}/report.html.")
-    page = render(report)
+    path, page = Path(path), render(report)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -205,11 +198,9 @@ def _series(metrics, name: str) -> tuple[list[float], list[float]] | None:
 def _curves(report: Report) -> str:
     charts = []
     for caption, names in CHARTS.items():
-        found = {label: _series(report.metrics, name) for name, label in names.items()}
-        drawn = {label: series for label, series in found.items() if series is not None}
-        level = None
-        if "embedding_std" in names and report.embedding_dim:
-            level = ("1/√D, spread over the sphere", report.embedding_dim**-0.5)
+        drawn = {label: found for name, label in names.items() if (found := _series(report.metrics, name))}
+        width = report.embedding_dim if "embedding_std" in names else None
+        level = ("1/√D, spread over the sphere", width**-0.5) if width else None
         if drawn:
             charts.append(_figure(caption, plots.curves(drawn, reference=level)))
     return f'<div class="curves">\n{"".join(charts)}</div>\n' if charts else ""
@@ -244,9 +235,9 @@ def _recipe(report: Report) -> str:
     has_paper = any(paper is not None for _, paper, _ in report.recipe)
     rows = []
     for name, paper, ours in report.recipe:
-        is_other = paper is not None and str(paper) != str(ours)
+        kind = "other" if paper is not None and str(paper) != str(ours) else "same"
         cells = [f"<td>{'' if paper is None else _text(paper)}</td>"] if has_paper else []
-        rows.append([_text(name), *cells, f'<td class="{"other" if is_other else "same"}">{_text(ours)}</td>'])
+        rows.append([_text(name), *cells, f'<td class="{kind}">{_text(ours)}</td>'])
     note = '<p class="note">Where ours differs from the paper it is coloured.</p>\n' if has_paper else ""
     return _table(["", "paper", "ours"] if has_paper else [], rows) + note
 

@@ -51,9 +51,7 @@ def start(method, optimizer, given):
         return jax.tree_util.tree_map_with_path(leaf, tree)
 
     # two separate copies: a donated state may not hold one buffer twice
-    aux = aux.replace(
-        key_params=fill(params), queue=type(aux.queue)(jnp.array(given["queue"]), aux.queue.pointer)
-    )
+    aux = aux.replace(key_params=fill(params), queue=type(aux.queue)(jnp.array(given["queue"]), aux.queue.pointer))
     params = fill(params)
     state = TrainState(jnp.int32(0), params, aux, optimizer.init(params), jax.random.key(1))
     return sharding.gather(state)
@@ -68,9 +66,7 @@ def train(symmetric, steps=official.STEPS):
     def step(state, batch, orders):
         # the permutations are the oracle's, so that the same images share a BatchNorm group
         with mock.patch("jax.random.permutation", side_effect=list(orders)):
-            return train_step(
-                state, batch, method=method, views=lambda key, **batch: batch, optimizer=optimizer
-            )
+            return train_step(state, batch, method=method, views=lambda key, **batch: batch, optimizer=optimizer)
 
     state, losses = start(method, optimizer, given), []
     for views, orders in zip(given["views"][:steps], given["orders"], strict=False):
@@ -115,7 +111,7 @@ def test_the_first_momentum_update_of_the_official_order_changes_nothing():
 
 
 def test_the_momentum_update_reads_the_parameters_after_the_optimiser():
-    losses, state = train(symmetric=False, steps=1)
+    _, state = train(symmetric=False, steps=1)
     given = official.inputs()["weights"]
     for name, value in flat(state.aux.key_params).items():
         want = 0.9 * given[name] + 0.1 * flat(state.params)[name]

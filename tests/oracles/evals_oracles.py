@@ -30,7 +30,7 @@ def probe_inputs():
 def knn_fair():
     """Predictions of the weighted vote as in FAIR's CIFAR demo."""
     import torch
-    from torch.nn import functional as F  # noqa: N812
+    from torch.nn import functional as F
 
     results = {}
     for case in range(len(KNN_CASES)):
@@ -48,7 +48,7 @@ def knn_fair():
 def knn_lightly():
     """Lightly's `knn_predict` on the same inputs."""
     import torch
-    from torch.nn import functional as F  # noqa: N812
+    from torch.nn import functional as F
 
     from tests.oracles.torchvision_import import load_torchvision
 

@@ -112,11 +112,10 @@ def solarize(image: Array, threshold: Array | float = 0.5) -> Array:
 _OPERATIONS = (_brightness, _saturation, _hue, _contrast)
 _SETTINGS = (0, 2, 3, 1)  # their places in (brightness, contrast, saturation, hue)
 _IDENTITY = (1.0, 1.0, 1.0, 0.0)
+JITTER_DRAWS = 9
 
 
-def sample_jitter(
-    key: Array, jitter: tuple[float, float, float, float], prob: float = 1.0
-) -> tuple[Array, Array]:
+def sample_jitter(key: Array, jitter: tuple[float, float, float, float], prob: float = 1.0) -> tuple[Array, Array]:
     """Factors and order of a colour jitter.
 
     Args:
@@ -128,7 +127,11 @@ def sample_jitter(
     Returns:
         float32[4] factors and int32[4] ranks: operation i is the `ranks[i]`-th, all orders equally likely.
     """
-    draws = jax.random.uniform(key, (9,))
+    return jitter_from(jax.random.uniform(key, (JITTER_DRAWS,)), jitter, prob)
+
+
+def jitter_from(draws: Array, jitter: tuple[float, float, float, float], prob: float) -> tuple[Array, Array]:
+    """The factors and ranks of `sample_jitter` from its `JITTER_DRAWS` uniform numbers."""
     low = np.array([*(max(0.0, 1 - s) for s in jitter[:3]), -jitter[3]], np.float32)
     high = np.array([*(1 + s for s in jitter[:3]), jitter[3]], np.float32)
     factors = low + (high - low) * draws[:4]

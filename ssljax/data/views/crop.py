@@ -9,6 +9,7 @@ import numpy as np
 from ssljax.types import Array
 
 ATTEMPTS = 10
+BOX_DRAWS = 2 * ATTEMPTS + 2
 
 
 def sample_crop(
@@ -34,7 +35,11 @@ def sample_crop(
     Reference:
         torchvision `transforms/transforms.py`, `RandomResizedCrop.get_params`; drawn in float32 here.
     """
-    draws = jax.random.uniform(key, (2 * ATTEMPTS + 2,))
+    return box_from(jax.random.uniform(key, (BOX_DRAWS,)), height, width, scale, ratio)
+
+
+def box_from(draws: Array, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Array:
+    """The box of `sample_crop` from its `BOX_DRAWS` uniform numbers."""
     areas = height * width * (scale[0] + (scale[1] - scale[0]) * draws[:ATTEMPTS])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     ratios = jnp.exp(low + (high - low) * draws[ATTEMPTS:-2])

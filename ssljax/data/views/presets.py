@@ -38,9 +38,7 @@ def moco_v2(size: int = 224, cropped: bool = False) -> TwoViews:
     Reference:
         arXiv 2003.04297, section 3; facebookresearch/moco `main_moco.py`.
     """
-    view = _imagenet(
-        size, (0.2, 1.0), cropped, jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=0.8, grey=0.2, blur=0.5
-    )
+    view = _imagenet(size, (0.2, 1.0), cropped, jitter=(0.4, 0.4, 0.4, 0.1), jitter_prob=0.8, grey=0.2, blur=0.5)
     return TwoViews(view, view)
 
 
@@ -50,9 +48,7 @@ def simclr(size: int = 224, cropped: bool = False) -> TwoViews:
     Reference:
         arXiv 2002.05709, appendix A; google-research/simclr `data_util.py`.
     """
-    view = _imagenet(
-        size, (0.08, 1.0), cropped, jitter=(0.8, 0.8, 0.8, 0.2), jitter_prob=0.8, grey=0.2, blur=0.5
-    )
+    view = _imagenet(size, (0.08, 1.0), cropped, jitter=(0.8, 0.8, 0.8, 0.2), jitter_prob=0.8, grey=0.2, blur=0.5)
     return TwoViews(view, view)
 
 
@@ -64,9 +60,7 @@ def byol(size: int = 224, cropped: bool = False) -> TwoViews:
     Reference:
         arXiv 2006.07733, appendix B, table 6; deepmind-research `byol/utils/augmentations.py`.
     """
-    view = _imagenet(
-        size, (0.08, 1.0), cropped, jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey=0.2, blur=1.0
-    )
+    view = _imagenet(size, (0.08, 1.0), cropped, jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey=0.2, blur=1.0)
     return TwoViews(view, replace(view, blur=0.1, solarize=0.2))
 
 

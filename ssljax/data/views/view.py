@@ -9,14 +9,15 @@ import numpy as np
 from ssljax import sharding
 from ssljax.data.views.blur import blur_columns, blur_matrix
 from ssljax.data.views.color import (
+    JITTER_DRAWS,
     grey_planes,
+    jitter_from,
     jitter_planes,
     join_planes,
-    sample_jitter,
     solarize,
     split_planes,
 )
-from ssljax.data.views.crop import crop_columns, sample_crop
+from ssljax.data.views.crop import BOX_DRAWS, box_from, crop_columns
 from ssljax.types import Array, BadInputError
 
 
@@ -173,17 +174,18 @@ def _check_images(images, view):
 
 
 def _view_of(key, image, view):
-    keys = jax.random.split(key, 3)
-    coins = jax.random.uniform(keys[0], (5,))
+    # one draw for all: each call of the generator costs a kernel, and half a second of compilation on a CPU
+    draws = jax.random.uniform(key, (5 + JITTER_DRAWS + BOX_DRAWS,))
+    coins, jitter_draws, box_draws = draws[:5], draws[5 : 5 + JITTER_DRAWS], draws[5 + JITTER_DRAWS :]
     flip = coins[0] < view.flip
     if view.scale is None:
         columns = jnp.where(flip, image[:, ::-1], image).swapaxes(0, 1).swapaxes(1, 2).astype(jnp.float32) / 255
     else:
-        box = sample_crop(keys[1], *image.shape[:2], view.scale, view.ratio)
+        box = box_from(box_draws, *image.shape[:2], view.scale, view.ratio)
         columns = crop_columns(image, box, view.size, flip)
     planes = split_planes(columns, 1)
     if view.jitter_prob > 0 and any(view.jitter):
-        planes = jitter_planes(planes, *sample_jitter(keys[2], view.jitter, view.jitter_prob))
+        planes = jitter_planes(planes, *jitter_from(jitter_draws, view.jitter, view.jitter_prob))
     if view.grey > 0:
         planes = grey_planes(planes, coins[1] < view.grey)
     columns = join_planes(planes, 1)

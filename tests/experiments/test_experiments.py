@@ -1,0 +1,180 @@
+"""Every experiment module is built and run for two shrunk steps, through the command line where it can fail."""
+
+import dataclasses
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssljax import cli, experiment, rows
+
+ROOT = Path(__file__).parents[2]
+NAMES = [path.stem for path in sorted((ROOT / "experiments").glob("[!_]*.py"))]
+
+SHRUNK = {
+    "demo": {"batch_size": 16, "queue_size": 64, "width": 8, "projector": (8, 8)},
+    "moco_cifar10": {"batch_size": 16, "queue_size": 64, "width": 4, "bfloat16": True},
+    "simclr_cifar10": {"batch_size": 16, "width": 4, "projector": (8, 8), "warmup_epochs": 1},
+    "moco_v1_imagenet": {},
+    "moco_v2_imagenet": {},
+    "ten_images": {"steps": 2},
+}
+IMAGENET = {
+    "batch_size": 16,
+    "queue_size": 64,
+    "width": 4,
+    "stage_sizes": (1, 1),
+    "size": 32,
+    "probe_epochs": 1,
+    "probe_batch_size": 16,
+    "test_split": "test",
+}
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """32 x 32 pictures of two kinds that differ in brightness."""
+    rng = np.random.default_rng(0)
+    content = {}
+    for split, count in (("train", 48), ("test", 20)):
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 120, (count, 32, 32, 3)) + 120 * labels[:, None, None, None]
+        content |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels}
+    path = tmp_path_factory.mktemp("arrays") / "two.npz"
+    np.savez(path, **content)
+    return f"arrays:{path}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """JPEGs of many sizes in two classes."""
+    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 24), ("test", 10)):
+        for kind in ("cat", "dog"):
+            (root / split / kind).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (rng.integers(30, 60), rng.integers(30, 60), 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / kind / f"{i}.jpg")
+    return f"folder:{root}"
+
+
+def shrunk(name, tmp_path, arrays, folder):
+    """The module and its config for two steps."""
+    module = importlib.import_module(f"experiments.{name}")
+    options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {})
+    if "imagenet" in name:
+        options |= {"data": folder}
+    elif "cifar" in name:
+        options |= {"data": arrays}
+    return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, **options)
+
+
+def test_there_is_a_shrunk_config_for_every_module():
+    assert set(NAMES) == set(SHRUNK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_of_every_module(name, tmp_path, arrays, folder, capsys):
+    module, config = shrunk(name, tmp_path, arrays, folder)
+    results = experiment.run(config, module.build(config), module.__doc__)
+    workdir = tmp_path / name
+    assert json.loads((workdir / "results.json").read_text()).keys() == results.keys()
+    logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged] == [1, 2]
+    assert all(np.isfinite(row["loss"]) for row in logged)
+    page = (workdir / "report.html").read_text()
+    assert module.__doc__.splitlines()[0].rstrip(".") in page
+    capsys.readouterr()
+    # a second time it is shown, not run
+    assert experiment.run(config, module.build(config), module.__doc__) == json.loads(json.dumps(_rounded(results)))
+    assert "finished" in capsys.readouterr().out
+
+
+def _rounded(results):
+    return {row: {column: round(value, 2) for column, value in cells.items()} for row, cells in results.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_docstring_is_a_row(name):
+    (row,) = [row for row in rows.read(ROOT / "experiments") if row.name == name]
+    assert set(row.fields) == set(rows.FIELDS)
+    assert row.fields["Ours"] == row.ours, "run make results"
+    assert f"experiments.{name}" in row.fields["Command"] or row.fields["Command"] == f"make {name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_type_and_a_default(name):
+    module = importlib.import_module(f"experiments.{name}")
+    for field in dataclasses.fields(module.Config):
+        assert field.default is not dataclasses.MISSING, field.name
+    module.build(module.Config())
+
+
+def test_the_readme_has_the_table():
+    readme = (ROOT / "README.md").read_text()
+    found = rows.read(ROOT / "experiments")
+    assert rows.with_table(readme, rows.as_markdown(found)) == readme, "run make results"
+
+
+def python(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.slow
+def test_help_and_the_list():
+    listed = python("experiments")
+    assert listed.returncode == 0
+    assert all(name in listed.stdout for name in NAMES)
+    helped = python("experiments.moco_v2_imagenet", "--help")
+    assert helped.returncode == 0
+    for words in ("--workdir", "--queue-size", "--temperature", "0.2", "Of the key encoder"):
+        assert words in helped.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--temperature", "0"], "temperature=0"),
+        (["--queue-size", "100"], "queue_size=100"),
+        (["--momentum", "1.5"], "momentum=1.5"),
+        (["--batch-norm-groups", "3"], "groups=3"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--batch-size", "999999"], "999999"),
+        (["--no-such-option"], "no-such-option"),
+        (["--epochs", "many"], "many"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
+    done = python("experiments.demo", "--workdir", str(tmp_path / "run"), *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert words in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_directory_of_another_run_is_left_alone(tmp_path, arrays, folder, capsys):
+    module, config = shrunk("demo", tmp_path, arrays, folder)
+    from ssljax import records
+
+    records.claim(config.workdir, config, "demo")
+    other = dataclasses.replace(config, temperature=0.5)
+    with pytest.raises(experiment.BadInputError, match=r"temperature 0\.2, not 0\.5"):
+        experiment.run(other, module.build(other))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("words")
+    with pytest.raises(experiment.BadInputError, match="not empty"):
+        experiment.run(dataclasses.replace(config, workdir=str(tmp_path / "mine")), module.build(config))
+
+
+def test_refuse_prints_one_line_and_gives_2(capsys):
+    assert cli.refuse(experiment.BadInputError("epochs=0: give at least 1.")) == 2
+    assert capsys.readouterr().err == "error: epochs=0: give at least 1.\n"

@@ -1,0 +1,153 @@
+"""The loop: order of steps, late logging, hooks, resuming; the log files; checkpoints."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ssljax import sharding
+from ssljax.train import checkpoint
+from ssljax.train.logging import RunLog, read_metrics
+from ssljax.train.loop import fit
+from ssljax.train.state import TrainState
+from ssljax.types import BadInputError
+
+
+def counting_step(state, batch):
+    """Adds each batch's number to a running sum."""
+    total = state.params["total"] + batch["x"][0]
+    return state.replace(step=state.step + 1, params={"total": total}), {"loss": total}
+
+
+def start(width=1):
+    params = {"total": jnp.zeros(()), "kernel": jnp.arange(width, dtype=jnp.float32)}
+    return TrainState(jnp.int32(0), params, {"queue": jnp.ones((2, 3))}, optax.EmptyState(), jax.random.key(7))
+
+
+def numbers(first):
+    return ({"x": np.array([float(n)])} for n in iter(range(first, 1000)))
+
+
+def run(state, total_steps, log_every=2, hooks=()):
+    rows, ticks = [], []
+    state = fit(
+        state,
+        counting_step,
+        numbers(int(state.step)),
+        total_steps=total_steps,
+        log_every=log_every,
+        log=lambda step, metrics: rows.append((step, metrics)),
+        tick=ticks.append,
+        hooks=hooks,
+    )
+    return state, rows, ticks
+
+
+def test_steps_logs_and_ticks():
+    state, rows, ticks = run(start(), 5)
+    assert int(state.step) == 5
+    assert float(state.params["total"]) == 0 + 1 + 2 + 3 + 4
+    assert ticks == [1, 2, 3, 4, 5]
+    assert [(step, metrics["loss"]) for step, metrics in rows] == [(2, 1.0), (4, 6.0), (5, 10.0)]
+    for _, metrics in rows:
+        assert metrics["examples_per_second"] > 0
+        assert 0 <= metrics["input_wait"] <= 1
+
+
+def test_a_later_start_continues():
+    halfway, *_ = run(start(), 3)
+    state, rows, ticks = run(halfway, 5)
+    assert float(state.params["total"]) == 10
+    assert ticks == [4, 5]
+    assert [step for step, _ in rows] == [4, 5]
+
+
+def test_a_finished_run_does_nothing():
+    state, _, _ = run(start(), 3)
+    again, rows, ticks = run(state, 3)
+    assert again is state
+    assert rows == ticks == []
+
+
+def test_hooks_run_at_their_intervals_and_at_the_end():
+    seen = []
+    run(start(), 5, hooks=((2, lambda step, state: seen.append((step, int(state.step)))),))
+    assert seen == [(2, 2), (4, 4), (5, 5)]
+
+
+def test_logging_reads_figures_one_interval_late():
+    """When the line of step 2 is written, step 4 has been dispatched: logging waits for nothing that is running."""
+    dispatched, at_log = [], []
+
+    def step_fn(state, batch):
+        dispatched.append(int(state.step) + 1)
+        return counting_step(state, batch)
+
+    fit(
+        start(),
+        step_fn,
+        numbers(0),
+        total_steps=6,
+        log_every=2,
+        log=lambda step, metrics: at_log.append((step, dispatched[-1])),
+    )
+    assert at_log == [(2, 4), (4, 6), (6, 6)]
+
+
+def open_log(path, start_step=0):
+    return RunLog(str(path), total_steps=10, start_step=start_step, title="test", show_bar=False)
+
+
+def test_the_log_keeps_rows_merges_steps_and_writes_no_nan(tmp_path):
+    log = open_log(tmp_path)
+    log.write(2, {"loss": 1.5})
+    log.write(4, {"loss": float("nan")})
+    log.write(4, {"knn": 50.0})
+    log.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"], row.get("knn")) for row in rows] == [(2, 1.5, None), (4, None, 50.0)]
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_a_resumed_log_drops_what_comes_after_the_checkpoint_and_a_torn_line(tmp_path):
+    log = open_log(tmp_path)
+    for step in (2, 4, 6):
+        log.write(step, {"loss": float(step)})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 8, "lo')
+    log = open_log(tmp_path, start_step=4)
+    log.write(6, {"loss": 60.0})
+    log.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["loss"]) for row in lines] == [(2, 2.0), (4, 4.0), (6, 60.0)]
+
+
+def same(a, b):
+    a, b = (jax.tree.map(np.asarray, tree.replace(key=jax.random.key_data(tree.key))) for tree in (a, b))
+    return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, each_mesh):
+    state = sharding.gather(start(4).replace(step=jnp.int32(12)))
+    checkpoints = checkpoint.open_checkpoints(str(tmp_path))
+    assert checkpoint.restore(checkpoints, state) is None
+    checkpoint.save(checkpoints, state)
+    checkpoint.save(checkpoints, state)  # the same step again: left as it is
+    checkpoints.wait_until_finished()
+    blank = jax.tree.map(jnp.zeros_like, state.replace(key=None)).replace(key=jax.random.key(0))
+    blank = sharding.gather(blank)
+    restored = checkpoint.restore(checkpoint.open_checkpoints(str(tmp_path)), blank)
+    assert restored is not None
+    assert same(restored, state)
+    assert jax.random.key_data(restored.key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    checkpoints = checkpoint.open_checkpoints(str(tmp_path))
+    checkpoint.save(checkpoints, start(4))
+    checkpoints.wait_until_finished()
+    with pytest.raises(BadInputError, match="another --workdir"):
+        checkpoint.restore(checkpoints, start(5))
