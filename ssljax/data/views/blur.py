@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssljax.types import Array, BadInputError
 
@@ -34,7 +35,7 @@ def blur_matrix(size: int, sigma: Array | float, taps: int) -> Array:
     return (kernel(out - pixel) + left + right) / total
 
 
-def gaussian_blur(image: Array, sigma: Array | float, taps: int) -> Array:
+def gaussian_blur(image: Array | np.ndarray, sigma: Array | float, taps: int) -> Array:
     """Blur both axes with a Gaussian cut at `taps` and renormalised.
 
     Args:
@@ -55,7 +56,7 @@ def gaussian_blur(image: Array, sigma: Array | float, taps: int) -> Array:
     [1. 1. 1.]
     """
     height, width = image.shape[:2]
-    columns = image.swapaxes(0, 1).swapaxes(1, 2)
+    columns = jnp.moveaxis(jnp.asarray(image), 0, 2)
     return blur_columns(columns, blur_matrix(height, sigma, taps), blur_matrix(width, sigma, taps))
 
 

@@ -17,7 +17,7 @@ GREY = (0.299, 0.587, 0.114)
 Planes = Sequence[Array]
 
 
-def split_planes(image: Array, axis: int) -> Planes:
+def split_planes(image: Array | np.ndarray, axis: int) -> Planes:
     """The channels as arrays of length 1 on `axis`."""
     return [jax.lax.slice_in_dim(image, c, c + 1, axis=axis) for c in range(image.shape[axis])]
 
@@ -35,7 +35,10 @@ def join_planes(planes: Planes, axis: int) -> Array:
 
 
 def _grey(planes):
-    return planes[0] if len(planes) == 1 else sum(w * p for w, p in zip(GREY, planes, strict=True))
+    if len(planes) == 1:
+        return planes[0]
+    red, green, blue = (weight * plane for weight, plane in zip(GREY, planes, strict=True))
+    return red + green + blue
 
 
 def _blend(planes, reference, factor):
@@ -70,22 +73,22 @@ def _hue(planes, shift):
     return [low + chroma * jnp.clip(height, 0.0, 1.0) for height in heights]
 
 
-def adjust_brightness(image: Array, factor: Array | float) -> Array:
+def adjust_brightness(image: Array | np.ndarray, factor: Array | float) -> Array:
     """Multiply and clip to [0, 1]; `factor` is a scalar >= 0, 1 changes nothing."""
     return jnp.minimum(factor * image, 1.0)
 
 
-def adjust_contrast(image: Array, factor: Array | float, axis: int = -1) -> Array:
+def adjust_contrast(image: Array | np.ndarray, factor: Array | float, axis: int = -1) -> Array:
     """Blend with the mean of the grey image; `factor` is a scalar >= 0, 1 changes nothing."""
     return join_planes(_contrast(split_planes(image, axis), factor), axis)
 
 
-def adjust_saturation(image: Array, factor: Array | float, axis: int = -1) -> Array:
+def adjust_saturation(image: Array | np.ndarray, factor: Array | float, axis: int = -1) -> Array:
     """Blend with the grey image; `factor` is a scalar >= 0, 1 changes nothing, nor does one channel."""
     return join_planes(_saturation(split_planes(image, axis), factor), axis)
 
 
-def adjust_hue(image: Array, shift: Array | float, axis: int = -1) -> Array:
+def adjust_hue(image: Array | np.ndarray, shift: Array | float, axis: int = -1) -> Array:
     """Turn the hue by `shift` turns, a scalar in [-.5, .5]; the identity for one channel.
 
     Reference:
@@ -94,7 +97,7 @@ def adjust_hue(image: Array, shift: Array | float, axis: int = -1) -> Array:
     return join_planes(_hue(split_planes(image, axis), shift), axis)
 
 
-def to_grey(image: Array, axis: int = -1) -> Array:
+def to_grey(image: Array | np.ndarray, axis: int = -1) -> Array:
     """The grey image on as many channels as before; the identity for one channel.
 
     >>> print(to_grey(jnp.array([1.0, 0.0, 0.0])))
@@ -103,7 +106,7 @@ def to_grey(image: Array, axis: int = -1) -> Array:
     return jnp.broadcast_to(_grey(split_planes(image, axis)), image.shape)
 
 
-def solarize(image: Array, threshold: Array | float = 0.5) -> Array:
+def solarize(image: Array | np.ndarray, threshold: Array | float = 0.5) -> Array:
     """Invert the values at or above `threshold`."""
     return jnp.where(image >= threshold, 1 - image, image)
 
@@ -141,16 +144,16 @@ def jitter_from(draws: Array, jitter: tuple[float, float, float, float], prob: f
     return factors, earlier.sum(1)
 
 
-def jitter_planes(planes: Planes, factors: Array, ranks: Array) -> Planes:
+def jitter_planes(planes: Planes, factors: Array | np.ndarray, ranks: Array | np.ndarray) -> Planes:
     """The four operations by `factors`[4] in the order `ranks`[4], see `sample_jitter`."""
-    factors, ranks = list(factors), list(ranks)
+    places = list(ranks)  # scalars
 
     def stretch(planes, i, lives):
         if i < 0:
             return planes
         me = _SETTINGS[i]
-        before = [alive & (rank < ranks[me]) for alive, rank in zip(lives, ranks, strict=True)]
-        after = [alive & (rank > ranks[me]) for alive, rank in zip(lives, ranks, strict=True)]
+        before = [alive & (place < places[me]) for alive, place in zip(lives, places, strict=True)]
+        after = [alive & (place > places[me]) for alive, place in zip(lives, places, strict=True)]
         planes = stretch(planes, i - 1, before)
         planes = _OPERATIONS[i](planes, jnp.where(lives[me], factors[me], _IDENTITY[me]))
         return stretch(planes, i - 1, after)
@@ -165,7 +168,7 @@ def grey_planes(planes: Planes, on: Array) -> Planes:
 
 
 def color_jitter(
-    key: Array, image: Array, jitter: tuple[float, float, float, float], prob: float = 1.0, axis: int = -1
+    key: Array, image: Array | np.ndarray, jitter: tuple[float, float, float, float], prob: float = 1.0, axis: int = -1
 ) -> Array:
     """Brightness, contrast, saturation and hue by random amounts in a random order.
 

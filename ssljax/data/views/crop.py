@@ -63,7 +63,7 @@ def _centred_size(height, width, ratio):
     return height, width
 
 
-def resize_weights(start, length, size_in: int, size_out: int, flip=False) -> Array:
+def resize_weights(start, length, size_in: int, size_out: int, flip: Array | bool = False) -> Array:
     """The matrix that crops one axis and resizes it with Pillow's antialiased bilinear filter.
 
     Args:
@@ -91,7 +91,7 @@ def resize_weights(start, length, size_in: int, size_out: int, flip=False) -> Ar
     return weights / weights.sum(1, keepdims=True)
 
 
-def resized_crop(image: Array, box: Array, size: int, flip: Array | bool = False) -> Array:
+def resized_crop(image: Array | np.ndarray, box: Array | np.ndarray, size: int, flip: Array | bool = False) -> Array:
     """Cut a box out, resize it to a square and mirror it.
 
     Args:
@@ -110,16 +110,16 @@ def resized_crop(image: Array, box: Array, size: int, flip: Array | bool = False
     [[0. 1.]
      [0. 1.]]
     """
-    return jnp.moveaxis(crop_columns(image, box, size, flip), 0, 2).swapaxes(1, 0).swapaxes(1, 2)
+    return jnp.moveaxis(crop_columns(image, box, size, flip), 2, 0)
 
 
-def crop_columns(image: Array, box: Array, size: int, flip: Array | bool = False) -> Array:
+def crop_columns(image: Array | np.ndarray, box: Array | np.ndarray, size: int, flip: Array | bool = False) -> Array:
     """As `resized_crop`, laid out [W, C, H]: both matmuls then leave no transpose behind."""
-    top, left, height, width = box
+    top, left, height, width = jnp.asarray(box)
     unit = 1 / 255 if image.dtype == jnp.uint8 else 1.0
     rows = resize_weights(top, height, image.shape[0], size) * unit
     columns = resize_weights(left, width, image.shape[1], size, flip)
     # HIGH: three bfloat16 passes on a TPU, TF32 on a GPU; the default's 8 bits would show as noise of half a level
     high = jax.lax.Precision.HIGH
-    tall = jnp.einsum("hwc,oh->wco", image.astype(jnp.float32), rows, precision=high)
+    tall = jnp.einsum("hwc,oh->wco", jnp.asarray(image, jnp.float32), rows, precision=high)
     return jnp.einsum("pw,wco->pco", columns, tall, precision=high)

@@ -1,6 +1,7 @@
 """A view's recipe, and the random views of a batch that come of it."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ class TwoViews:
     view_1: View
     view_2: View
 
-    def __call__(self, key: Array, image: Array) -> dict[str, Array]:
+    def __call__(self, key: Array, image: Array | np.ndarray) -> dict[str, Array]:
         """Views `{"view_1", "view_2"}`, float32[B, size, size, C], independent of the number of devices.
 
         Args:
@@ -136,7 +137,7 @@ class TwoViews:
         }
 
 
-def augment(key: Array, images: Array, view: View) -> Array:
+def augment(key: Array, images: Array | np.ndarray, view: View) -> Array:
     """One random view of every image.
 
     Args:
@@ -158,7 +159,12 @@ def augment(key: Array, images: Array, view: View) -> Array:
         running box filter; this one keeps floats and a true Gaussian.
     """
     _check_images(images, view)
-    images = jnp.asarray(images)
+    return _augment(key, jnp.asarray(images), view)
+
+
+# jitted here too: operation by operation it would take minutes
+@partial(jax.jit, static_argnums=2)
+def _augment(key, images, view):
     keys = sharding.shard(jax.random.split(key, images.shape[0]))
     return jax.vmap(lambda key, image: _view_of(key, image, view))(keys, sharding.shard(images))
 
@@ -179,9 +185,10 @@ def _view_of(key, image, view):
     coins, jitter_draws, box_draws = draws[:5], draws[5 : 5 + JITTER_DRAWS], draws[5 + JITTER_DRAWS :]
     flip = coins[0] < view.flip
     if view.scale is None:
-        columns = jnp.where(flip, image[:, ::-1], image).swapaxes(0, 1).swapaxes(1, 2).astype(jnp.float32) / 255
+        columns = jnp.where(flip, image[:, ::-1], image)
+        columns = jnp.moveaxis(columns, 0, 2).astype(jnp.float32) / 255
     else:
-        box = box_from(box_draws, *image.shape[:2], view.scale, view.ratio)
+        box = box_from(box_draws, image.shape[0], image.shape[1], view.scale, view.ratio)
         columns = crop_columns(image, box, view.size, flip)
     planes = split_planes(columns, 1)
     if view.jitter_prob > 0 and any(view.jitter):
@@ -201,7 +208,7 @@ def _view_of(key, image, view):
     return _standardize(pixels, view.mean, view.std)
 
 
-def normalize(images: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+def normalize(images: Array | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """uint8[..., C] images -> float32[..., C], `(images / 255 - mean) / std`, for evaluation.
 
     >>> print(normalize(jnp.array([0, 255], jnp.uint8)[:, None], (0.5,), (0.5,))[:, 0])
