@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ Results = dict[str, dict[str, float]]
 
 # options that change where and how a run works, not what it computes
 NEUTRAL = {"workdir", "devices", "workers", "data_dir", "log_every", "save_every", "eval_every", "record"}
+UNSPOKEN = {"skip_bad", "stop_after"}  # in no recipe
 RESULTS = Path("experiments") / "results"
 
 
@@ -125,8 +127,8 @@ def write_report(
         defaults = dict.fromkeys(defaults)
     report = Report(
         title=title.rstrip("."),
-        description=text.strip(),
-        recipe=[(key.replace("_", " "), defaults[key], value) for key, value in ours.items()],
+        description=re.sub(r"\n(?=\w+: )", "\n\n", text.strip()),
+        recipe=[(key.replace("_", " "), defaults[key], value) for key, value in ours.items() if key not in UNSPOKEN],
         metrics=metrics,
         results=results,
         environment=environment,

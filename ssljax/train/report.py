@@ -216,7 +216,7 @@ def _neighbours(report: Report) -> str:
     if report.neighbours is None or not len(report.neighbours[0]):
         return ""
     png = plots.neighbours(*report.neighbours, report.class_names)
-    caption = "Queries, left, and the training images nearest to them: green frame, same class; red, another"
+    caption = "Queries, left, and the images nearest to them: green frame, same class; red, another"
     return _figure(caption, png, "wide")
 
 
