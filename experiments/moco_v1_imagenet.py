@@ -71,7 +71,9 @@ def build(config: Config) -> Experiment:
         momentum=config.momentum,
         temperature=config.temperature,
     )
-    pictures = vision.imagenet(config.data, config.test_split, config.size, config.probe_epochs, config.probe_batch_size)
+    pictures = vision.imagenet(
+        config.data, config.test_split, config.size, config.probe_epochs, config.probe_batch_size
+    )
 
     def optimizer(steps_per_epoch):
         rate = optim.per_epoch(optim.step_decay(config.learning_rate, config.milestones), steps_per_epoch)

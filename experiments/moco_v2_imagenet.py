@@ -70,7 +70,9 @@ def build(config: Config) -> Experiment:
         momentum=config.momentum,
         temperature=config.temperature,
     )
-    pictures = vision.imagenet(config.data, config.test_split, config.size, config.probe_epochs, config.probe_batch_size)
+    pictures = vision.imagenet(
+        config.data, config.test_split, config.size, config.probe_epochs, config.probe_batch_size
+    )
 
     def optimizer(steps_per_epoch):
         rate = optim.per_epoch(optim.cosine(config.learning_rate, config.epochs), steps_per_epoch)

@@ -56,7 +56,8 @@ def pairs(encoder: Encoder, temperature: float) -> Method:
         y = np.where(j == i + count, 1, -1)
         # ten positives among 190 pairs: both kinds of pair weigh the same
         alike, unlike = np.flatnonzero(y == 1), np.flatnonzero(y == -1)
-        value = sum(binary_contrastive(h[i[k]], h[j[k]], jnp.asarray(y[k])) for k in (alike, unlike)) / 2
+        attract, repel = (binary_contrastive(h[i[k]], h[j[k]], jnp.asarray(y[k])) for k in (alike, unlike))
+        value = (attract + repel) / 2
         return value, (stats, {"loss": value})
 
     def features_of(params, aux, images):

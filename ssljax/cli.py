@@ -10,7 +10,7 @@ from ssljax.types import BadInputError
 Config = TypeVar("Config", bound=experiment.RunConfig)
 
 
-def main(config_type: type[Config], build: Callable[[Config], experiment.Experiment], description: str) -> None:
+def main(config_type: type[Config], build: Callable[[Config], experiment.Experiment], description: str | None) -> None:
     """Parse the command line into `config_type`, build the experiment and run it.
 
     Exits with 2 and one sentence on standard error when the user's input will not do.
@@ -22,9 +22,9 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
     """
     import tyro
 
-    config = tyro.cli(config_type, description=description, config=(tyro.conf.FlagConversionOff,))
+    config = tyro.cli(config_type, description=description or "", config=(tyro.conf.FlagConversionOff,))
     try:
-        experiment.run(config, build(config), description)
+        experiment.run(config, build(config), description or "")
     except BadInputError as error:
         sys.exit(refuse(error))
     except KeyboardInterrupt:

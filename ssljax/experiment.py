@@ -15,7 +15,7 @@ from ssljax.train.logging import RunLog
 from ssljax.train.loop import fit
 from ssljax.train.state import init_state
 from ssljax.train.step import compile_step, train_step
-from ssljax.types import Array, BadInputError, Method, PyTree
+from ssljax.types import BadInputError, Batch, Method, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Task(NamedTuple):
     """
 
     examples: int
-    batches: Callable[[int, int], Iterator[dict[str, Array]]]
-    batch_shapes: dict[str, jax.ShapeDtypeStruct]
+    batches: Callable[[int, int], Iterator[Batch]]
+    batch_shapes: Batch
     monitor: Callable[[PyTree, PyTree], dict[str, float]]
     evaluate: Callable[[dict[str, tuple[PyTree, PyTree]]], Results]
     page: Callable[[PyTree, PyTree], dict[str, Any]]

@@ -136,8 +136,9 @@ def write_report(
     )
     write_report(f"{workdir}/report.html", report)
     if config.record:
-        picture = report.figures[0][1] if report.figures else plots.embedding_map(*page["embeddings"], page["class_names"])
-        (RESULTS / f"{name}.png").write_bytes(picture)
+        figure = page["figures"][0][1] if "figures" in page else None
+        figure = figure or plots.embedding_map(page["embeddings"][0], page["embeddings"][1], page["class_names"])
+        (RESULTS / f"{name}.png").write_bytes(figure)
 
 
 def non_default(config: Any) -> dict[str, Any]:

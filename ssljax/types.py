@@ -7,6 +7,7 @@ import jax
 
 Array = jax.Array
 PyTree = Any
+Batch = dict[str, Any]  # arrays, or their shapes, by name; the leading axis is the global batch
 
 
 class Encoder(NamedTuple):

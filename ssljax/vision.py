@@ -16,7 +16,7 @@ from ssljax.evals import features, fractions, knn, linear
 from ssljax.experiment import RunConfig, Task
 from ssljax.interop import torchvision
 from ssljax.records import Results
-from ssljax.types import Method, PyTree
+from ssljax.types import Batch, Method, PyTree
 
 POINTS = 2000  # test pictures that the diagnostics and the report's map look at
 
@@ -99,7 +99,7 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
     bank = functools.cache(lambda: loader.load_all(train, transform=centre, limit=spec.bank))
     tested = functools.cache(lambda: loader.load_all(test, transform=centre))
 
-    def batches(first: int, last: int) -> Iterator[dict[str, jax.Array]]:
+    def batches(first: int, last: int) -> Iterator[Batch]:
         return loader.batches(
             train,
             batch_size=batch_size,
@@ -139,7 +139,7 @@ def _record_shape(source: Any, transform: Any) -> tuple[int, ...]:
 def _monitor(spec, features_fn, variables, bank, test, num_classes) -> dict[str, float]:
     seen = features.extract(features_fn, variables, bank["image"])
     asked = features.extract(features_fn, variables, test["image"])
-    sample = asked["embedding"][:POINTS]
+    sample = jax.numpy.asarray(asked["embedding"][:POINTS])
     return {
         "knn": _knn(spec.knn, seen, bank["label"], asked, test["label"], num_classes),
         "rankme": float(diagnostics.rankme(sample)),

@@ -20,9 +20,7 @@ def trees():
 def test_each_leaf_moves_towards_the_online_one(momentum):
     target, online = trees()
     result = jax.jit(ema)(target, online, momentum)
-    by_hand = jax.tree.map(
-        lambda t, o: momentum * np.float64(t) + (1 - momentum) * np.float64(o), target, online
-    )
+    by_hand = jax.tree.map(lambda t, o: momentum * np.float64(t) + (1 - momentum) * np.float64(o), target, online)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), result, by_hand)
     if momentum in (0.0, 1.0):
         jax.tree.map(np.testing.assert_array_equal, result, target if momentum else online)

@@ -39,9 +39,7 @@ def assert_follows(transformation, reference, **tolerance):
         np.testing.assert_allclose(values, reference[name], **tolerance)
 
 
-def lars_by_hand(
-    rates, *, lr_in_momentum, momentum, weight_decay, trust, nesterov=False, adapted=("kernel",)
-):
+def lars_by_hand(rates, *, lr_in_momentum, momentum, weight_decay, trust, nesterov=False, adapted=("kernel",)):
     parameters, gradients = parameters_and_gradients()
     history = {}
     for name, value in parameters.items():
@@ -78,15 +76,12 @@ def test_adamw_is_torchs_step_by_step(case):
 def test_lars_by_hand_step_by_step(lr_in_momentum, nesterov):
     settings = {"momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov, "lr_in_momentum": lr_in_momentum}
     reference = lars_by_hand(RATES, trust=0.02, **settings)
-    assert_follows(
-        optim.lars(changing_rate, trust_coefficient=0.02, **settings), reference, rtol=1e-5, atol=1e-6
-    )
+    assert_follows(optim.lars(changing_rate, trust_coefficient=0.02, **settings), reference, rtol=1e-5, atol=1e-6)
 
 
 def test_lars_conventions_agree_until_the_rate_changes():
     inside, outside = (
-        trajectory(optim.lars(changing_rate, lr_in_momentum=where, trust_coefficient=0.1))
-        for where in (True, False)
+        trajectory(optim.lars(changing_rate, lr_in_momentum=where, trust_coefficient=0.1)) for where in (True, False)
     )
     changed = int(np.flatnonzero(np.diff(RATES))[0]) + 1
     for name, values in inside.items():
@@ -98,9 +93,7 @@ def test_lars_without_a_mask_adapts_biases_too():
     settings = {"momentum": 0.9, "weight_decay": 0.1, "lr_in_momentum": False}
     reference = lars_by_hand([0.5] * STEPS, trust=0.02, adapted=("kernel", "bias"), **settings)
     masked = lars_by_hand([0.5] * STEPS, trust=0.02, **settings)
-    assert_follows(
-        optim.lars(0.5, trust_coefficient=0.02, mask=None, **settings), reference, rtol=1e-5, atol=1e-6
-    )
+    assert_follows(optim.lars(0.5, trust_coefficient=0.02, mask=None, **settings), reference, rtol=1e-5, atol=1e-6)
     assert np.abs(reference["bias"] - masked["bias"]).max() > 1e-2
 
 

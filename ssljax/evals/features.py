@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax import sharding
-from ssljax.types import Array, BadInputError, PyTree
+from ssljax.types import Array, BadInputError, Batch, PyTree
 
 
 class BackboneChangedError(RuntimeError):
@@ -156,12 +156,16 @@ def check_split(train_features, train_labels, test_features, num_classes: int):
     return train, check_labels("train_labels", train_labels, len(train), num_classes), test
 
 
-def labelled_batch(batch: dict[str, np.ndarray], num_classes: int, size: int = 0) -> dict[str, Array]:
+def labelled_batch(batch: Batch, num_classes: int, size: int = 0) -> dict[str, Array]:
     """This host's rows `{"image", "label"}` as a global batch; rows are added up to `size`, labelled -1.
+
+    A batch of the loader's, which is global and on the devices already, stays as it is.
 
     Raises:
         BadInputError: as in `check_labels`.
     """
+    if isinstance(batch["image"], jax.Array) and "label" in batch:
+        return batch
     image = np.asarray(batch["image"])
     labels = check_labels("batch['label']", batch.get("label"), len(image), num_classes)
     added = max(size - len(labels), 0)

@@ -12,9 +12,9 @@ import optax
 from ssljax import sharding
 from ssljax.evals import MOCO, ProbeConfig
 from ssljax.evals import features as shared
-from ssljax.types import Array, BadInputError, PyTree
+from ssljax.types import Array, BadInputError, Batch, PyTree
 
-Batches = Iterable[dict[str, np.ndarray]]
+Batches = Iterable[Batch]
 
 
 class LinearProbe(NamedTuple):

@@ -92,9 +92,7 @@ def info_nce(
     >>> round(float(info_nce(q, q, jnp.zeros((3, 2)), temperature=1.0)), 4)
     0.7437
     """
-    logits = info_nce_logits(
-        query, positive_key, negative_keys, temperature=temperature, similarity=similarity
-    )
+    logits = info_nce_logits(query, positive_key, negative_keys, temperature=temperature, similarity=similarity)
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
 
 

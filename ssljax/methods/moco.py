@@ -1,5 +1,7 @@
 """MoCo v1 and v2: a queue of negative keys and a momentum encoder."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -80,8 +82,9 @@ def moco(
         _check_batch(view.shape[0], queue_size, symmetric)
         params, stats = encoder.init(encoder_key, view)
         dim = jax.eval_shape(lambda: encoder.apply(params, stats, view, train=False)[0]).shape[-1]
-        copy = jax.tree.map(jnp.copy, (params, stats))
-        return params, MoCoAux(stats, *copy, negatives.init(queue_key, queue_size, dim))
+        # copies: a donated state may not hold one buffer twice
+        key_params, key_stats = jax.tree.map(jnp.copy, (params, stats))
+        return params, MoCoAux(stats, key_params, key_stats, negatives.init(queue_key, queue_size, dim))
 
     def encode_keys(params, stats, images, key):
         if not shuffle:
@@ -113,12 +116,12 @@ def moco(
             value = value + other
             new_keys = jnp.concatenate([sharding.gather(keys), new_keys])
         queue = negatives.enqueue(aux.queue, new_keys)
-        aux = aux.replace(stats=stats, key_stats=key_stats, queue=queue)
+        aux = dataclasses.replace(aux, stats=stats, key_stats=key_stats, queue=queue)
         return value, (aux, {"loss": value, **metrics})
 
     def after_update(params, aux, step):
         del step
-        return aux.replace(key_params=ema.ema(aux.key_params, params, momentum))
+        return dataclasses.replace(aux, key_params=ema.ema(aux.key_params, params, momentum))
 
     def features(params, aux, inputs):
         outputs, _ = backbone.apply(params["backbone"], aux.stats["backbone"], inputs, train=False)

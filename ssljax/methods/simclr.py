@@ -1,5 +1,7 @@
 """SimCLR: every other picture of the global batch is a negative."""
 
+import dataclasses
+
 import jax.numpy as jnp
 from flax import struct
 
@@ -58,7 +60,7 @@ def simclr(backbone: Encoder, projector: Encoder, *, temperature: float = 0.1) -
             "embedding_std": diagnostics.embedding_std(z_1),
             "alignment": diagnostics.alignment(z_1, z_2),
         }
-        return value, (aux.replace(stats=stats), metrics)
+        return value, (dataclasses.replace(aux, stats=stats), metrics)
 
     def after_update(params, aux, step):
         del params, step

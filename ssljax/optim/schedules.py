@@ -34,9 +34,7 @@ def cosine(base_lr: float, total_steps: int, warmup_steps: int = 0, final: float
     [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]
     """
     if not 0 <= warmup_steps < total_steps:
-        raise BadInputError(
-            f"warmup_steps={warmup_steps}: it must be 0 or more and below total_steps={total_steps}."
-        )
+        raise BadInputError(f"warmup_steps={warmup_steps}: it must be 0 or more and below total_steps={total_steps}.")
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)

@@ -1,5 +1,6 @@
 """Checkpoints through orbax: save the whole state, take up the newest one again. The one file that knows orbax."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -56,7 +57,7 @@ def restore(checkpoints: Any, like: TrainState) -> TrainState | None:
                 f"there and {wanted.get(name, 'missing')} here; use the options it was made with, or another --workdir."
             )
     plain = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
-    return plain.replace(key=jax.random.wrap_key_data(plain.key))
+    return dataclasses.replace(plain, key=jax.random.wrap_key_data(plain.key))
 
 
 def _shapes(tree: Any) -> dict[str, str]:
@@ -71,4 +72,4 @@ def _shapes(tree: Any) -> dict[str, str]:
 
 def _plain(state: TrainState) -> TrainState:
     # typed keys are saved as the integers they are made of
-    return state.replace(key=jax.random.key_data(state.key))
+    return dataclasses.replace(state, key=jax.random.key_data(state.key))

@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from ssljax.train.state import TrainState
-from ssljax.types import Array
+from ssljax.types import Array, Batch
 
 Hook = tuple[int, Callable[[int, TrainState], None]]
 
 
 def fit(
     state: TrainState,
-    step_fn: Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]],
-    batches: Iterator[dict[str, Array]],
+    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]],
+    batches: Iterator[Batch],
     *,
     total_steps: int,
     log_every: int,

@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from ssljax import sharding
-from ssljax.types import Array, Method, PyTree
+from ssljax.types import Array, Batch, Method, PyTree
 
 
 @struct.dataclass
@@ -31,7 +31,7 @@ class TrainState:
 
 
 def init_state(
-    method: Method, optimizer: optax.GradientTransformation, views: Any, batch: dict[str, Array], seed: int
+    method: Method, optimizer: optax.GradientTransformation, views: Any, batch: Batch, seed: int
 ) -> TrainState:
     """The state before the first step, replicated over the present mesh.
 

@@ -1,5 +1,6 @@
 """One training step: views, loss and gradient, optimiser, the method's own update."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +10,12 @@ import optax
 
 from ssljax import sharding
 from ssljax.train.state import TrainState
-from ssljax.types import Array, Method
+from ssljax.types import Array, Batch, Method
 
 
 def train_step(
     state: TrainState,
-    batch: dict[str, Array],
+    batch: Batch,
     *,
     method: Method,
     views: Any,
@@ -40,12 +41,13 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     aux = method.after_update(params, aux, state.step)
     metrics = metrics | {"grad_norm": optax.tree.norm(grads)}
-    return state.replace(step=state.step + 1, params=params, aux=aux, opt_state=opt_state), metrics
+    state = dataclasses.replace(state, step=state.step + 1, params=params, aux=aux, opt_state=opt_state)
+    return state, metrics
 
 
 def compile_step(
     method: Method, views: Any, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
     """`train_step` under jit: the given state is donated, the new one and the metrics are replicated."""
     step = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
     return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated())

@@ -33,9 +33,7 @@ def test_resize_center(height, width, size, resize, channels):
     top, left = round((whole.shape[0] - size) / 2), round((whole.shape[1] - size) / 2)
     wanted = whole[top : top + size, left : left + size]
     assert (result["image"].shape, result["image"].dtype) == ((size, size, channels), np.uint8)
-    np.testing.assert_allclose(
-        result["image"], wanted, atol=1.01
-    )  # Pillow rounds to integers after each axis
+    np.testing.assert_allclose(result["image"], wanted, atol=1.01)  # Pillow rounds to integers after each axis
     assert result["label"] == 3
 
 

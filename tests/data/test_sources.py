@@ -131,9 +131,7 @@ def test_transparent_palette(tmp_path):
     np.testing.assert_array_equal(open_source(f"folder:{tmp_path}", "train")[0]["image"], expected)
 
 
-@pytest.mark.parametrize(
-    ("min_side", "shape"), [(None, (64, 96)), (33, (64, 96)), (32, (32, 48)), (9, (16, 24))]
-)
+@pytest.mark.parametrize(("min_side", "shape"), [(None, (64, 96)), (33, (64, 96)), (32, (32, 48)), (9, (16, 24))])
 def test_min_side_decodes_large_jpegs_smaller(tmp_path, min_side, shape):
     ramp = np.broadcast_to(np.linspace(0, 255, 96).astype(np.uint8)[None, :, None], (64, 96, 3))
     (tmp_path / "0.jpg").write_bytes(encoded(np.ascontiguousarray(ramp), "JPEG"))

@@ -82,17 +82,18 @@ def test_there_is_a_shrunk_config_for_every_module():
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps_of_every_module(name, tmp_path, arrays, folder, capsys):
     module, config = shrunk(name, tmp_path, arrays, folder)
-    results = experiment.run(config, module.build(config), module.__doc__)
+    title = (module.__doc__ or "").splitlines()[0].rstrip(".")
+    results = experiment.run(config, module.build(config), module.__doc__ or "")
     workdir = tmp_path / name
     assert json.loads((workdir / "results.json").read_text()).keys() == results.keys()
     logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2]
     assert all(np.isfinite(row["loss"]) for row in logged)
     page = (workdir / "report.html").read_text()
-    assert module.__doc__.splitlines()[0].rstrip(".") in page
+    assert title in page
     capsys.readouterr()
     # a second time it is shown, not run
-    assert experiment.run(config, module.build(config), module.__doc__) == json.loads(json.dumps(_rounded(results)))
+    assert experiment.run(config, module.build(config)) == json.loads(json.dumps(_rounded(results)))
     assert "finished" in capsys.readouterr().out
 
 

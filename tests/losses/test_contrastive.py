@@ -88,9 +88,7 @@ def test_losses_by_hand_in_float64(batch, dim, size):
         pairs = jit_nt_xent(query, positive, temperature=0.3)
         assert inner.dtype == cosine.dtype == pairs.dtype == jnp.float64
     np.testing.assert_allclose(inner, info_nce_by_hand(query, positive, negatives, 0.3), rtol=1e-12)
-    np.testing.assert_allclose(
-        cosine, info_nce_by_hand(unit(query), unit(positive), unit(negatives), 0.3), rtol=1e-12
-    )
+    np.testing.assert_allclose(cosine, info_nce_by_hand(unit(query), unit(positive), unit(negatives), 0.3), rtol=1e-12)
     np.testing.assert_allclose(pairs, nt_xent_by_hand(query, positive, 0.3), rtol=1e-12)
 
 

@@ -1,5 +1,6 @@
 """MoCo against its official step in PyTorch, on any number of devices, and what it refuses."""
 
+import dataclasses
 from unittest import mock
 
 import jax
@@ -51,7 +52,9 @@ def start(method, optimizer, given):
         return jax.tree_util.tree_map_with_path(leaf, tree)
 
     # two separate copies: a donated state may not hold one buffer twice
-    aux = aux.replace(key_params=fill(params), queue=type(aux.queue)(jnp.array(given["queue"]), aux.queue.pointer))
+    aux = dataclasses.replace(
+        aux, key_params=fill(params), queue=type(aux.queue)(jnp.array(given["queue"]), aux.queue.pointer)
+    )
     params = fill(params)
     state = TrainState(jnp.int32(0), params, aux, optimizer.init(params), jax.random.key(1))
     return sharding.gather(state)
@@ -126,7 +129,7 @@ def test_positives_are_not_in_the_queue_when_the_logits_are_made():
     params, aux = method.init(jax.random.key(0), batch)
     far = aux.queue.keys * 0
     loss, (aux, metrics) = method.loss(
-        params, aux.replace(queue=type(aux.queue)(far, aux.queue.pointer)), batch, jax.random.key(1)
+        params, dataclasses.replace(aux, queue=type(aux.queue)(far, aux.queue.pointer)), batch, jax.random.key(1)
     )
     assert float(loss) < 1e-6
     assert float(metrics["pretext_top1"]) == 100
@@ -139,7 +142,7 @@ def test_no_gradient_reaches_the_key_encoder():
     params, aux = method.init(jax.random.key(0), batch)
 
     def loss(key_params):
-        return method.loss(params, aux.replace(key_params=key_params), batch, jax.random.key(1))[0]
+        return method.loss(params, dataclasses.replace(aux, key_params=key_params), batch, jax.random.key(1))[0]
 
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(jax.grad(loss)(aux.key_params)))
 

@@ -22,9 +22,7 @@ def parameters_and_gradients() -> tuple[dict[str, np.ndarray], dict[str, np.ndar
     generator = np.random.default_rng(0)
     shapes = {"kernel": (4, 3), "bias": (3,)}
     parameters = {name: generator.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    gradients = {
-        name: generator.normal(size=(STEPS, *shape)).astype(np.float32) for name, shape in shapes.items()
-    }
+    gradients = {name: generator.normal(size=(STEPS, *shape)).astype(np.float32) for name, shape in shapes.items()}
     return parameters, gradients
 
 

@@ -27,9 +27,7 @@ def run_two(module: str, *arguments: str) -> list[str]:
             "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         }
         command = [sys.executable, "-m", module, *arguments]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
+        processes.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     try:
         outputs = [process.communicate(timeout=300) for process in processes]
     finally:

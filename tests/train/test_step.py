@@ -1,5 +1,6 @@
 """The step: the same losses on any number of devices, one compilation, state in and out."""
 
+import dataclasses
 import functools
 
 import chex
@@ -39,7 +40,9 @@ def start(devices):
 def test_the_step_is_traced_and_compiled_once(devices, monkeypatch):
     compilations = []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compilations.append(event) if event.endswith("backend_compile_duration") else None
+        lambda event, duration_secs, **kwargs: (
+            compilations.append(event) if event.endswith("backend_compile_duration") else None
+        )
     )
     with sharding.use_mesh(sharding.make_mesh(devices)):
         method, two_views, optimizer, state = start(devices)
@@ -76,4 +79,4 @@ def test_steps_draw_different_views_and_the_same_ones_when_repeated():
     step = functools.partial(train_step, method=method, views=two_views, optimizer=optimizer)
     loss = jax.jit(lambda state: step(state, batch)[1]["loss"])
     assert float(loss(state)) == float(loss(state))
-    assert float(loss(state)) != float(loss(state.replace(step=state.step + 1)))
+    assert float(loss(state)) != float(loss(dataclasses.replace(state, step=state.step + 1)))

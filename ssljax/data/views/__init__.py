@@ -10,6 +10,10 @@ from ssljax.data.views.color import solarize as solarize
 from ssljax.data.views.color import to_grey as to_grey
 from ssljax.data.views.crop import resized_crop as resized_crop
 from ssljax.data.views.crop import sample_crop as sample_crop
+from ssljax.data.views.presets import CIFAR_MEAN as CIFAR_MEAN
+from ssljax.data.views.presets import CIFAR_STD as CIFAR_STD
+from ssljax.data.views.presets import IMAGENET_MEAN as IMAGENET_MEAN
+from ssljax.data.views.presets import IMAGENET_STD as IMAGENET_STD
 from ssljax.data.views.presets import byol as byol
 from ssljax.data.views.presets import cifar as cifar
 from ssljax.data.views.presets import moco_v1 as moco_v1
