@@ -133,8 +133,9 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
     if jax.process_index() == 0:
         task.export(*trained, workdir)
         environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
-        records.write_results(workdir, config, experiment.name, results, environment, log_rows)
         records.write_report(workdir, config, experiment.name, description, results, environment, log_rows, page)
+        # last: results.json says that the run is finished
+        records.write_results(workdir, config, experiment.name, results, environment, log_rows)
         records.print_table(results)
         print(f"The report is {workdir}/report.html")
     return results

@@ -98,8 +98,7 @@ def write_results(
     _write(epath.Path(workdir) / "results.json", json.dumps(rounded, indent=2))
     _write(epath.Path(workdir) / "record.json", json.dumps(record, indent=2))
     if config.record:
-        path = epath.Path(RESULTS / f"{name}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = RESULTS / f"{name}.json"
         earlier = json.loads(path.read_text()) if path.exists() else []
         _write(path, json.dumps([*earlier, record], indent=2) + "\n")
 
@@ -136,6 +135,7 @@ def write_report(
     )
     write_report(f"{workdir}/report.html", report)
     if config.record:
+        RESULTS.mkdir(parents=True, exist_ok=True)
         figure = page["figures"][0][1] if "figures" in page else None
         figure = figure or plots.embedding_map(page["embeddings"][0], page["embeddings"][1], page["class_names"])
         (RESULTS / f"{name}.png").write_bytes(figure)
@@ -148,14 +148,14 @@ def non_default(config: Any) -> dict[str, Any]:
 
 
 def print_table(results: Results) -> None:
-    """Print results with a row per representation and a column per evaluation, in per cent."""
+    """Print results with a row per representation and a column per evaluation."""
     columns = list(dict.fromkeys(column for row in results.values() for column in row))
     width = max(map(len, results)) + 2
     print("\n" + " " * width + "  ".join(f"{column:>20}" for column in columns))
     for name, row in results.items():
         cells = (f"{row[column]:20.1f}" if column in row else " " * 20 for column in columns)
         print(f"{name:<{width}}" + "  ".join(cells))
-    print("(test accuracy, per cent)\n")
+    print()
 
 
 def _identity(config: Any, name: str) -> dict[str, Any]:

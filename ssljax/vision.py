@@ -110,11 +110,15 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
             workers=config.workers,
         )
 
+    def monitor(params: PyTree, aux: PyTree) -> dict[str, float]:
+        figures = _monitor(spec, features_fn, (params, aux), bank(), tested(), train.num_classes)
+        return figures | ({"skipped_pictures": len(train.bad | test.bad)} if config.skip_bad else {})
+
     return Task(
         examples=len(train),
         batches=batches,
         batch_shapes={"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},
-        monitor=lambda params, aux: _monitor(spec, features_fn, (params, aux), bank(), tested(), train.num_classes),
+        monitor=monitor,
         evaluate=lambda rows: _evaluate(spec, config, features_fn, method, rows, train, tested, centre),
         page=lambda params, aux: vision_page.page(
             features_fn, (params, aux), test=tested(), train=train, crops=crops, two_views=two_views, points=POINTS

@@ -11,7 +11,7 @@ FLOORS = [
     {"sharding", "optim", "models", "data"},
     {"methods"},
     {"train", "evals", "interop"},
-    {"plan", "records", "rows", "experiment", "vision", "cli"},
+    {"plan", "records", "rows", "experiment", "vision", "vision_page", "cli"},
     {"experiments"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

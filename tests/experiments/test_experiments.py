@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from ssljax import cli, experiment, rows
 
@@ -34,33 +33,6 @@ IMAGENET = {
     "probe_batch_size": 16,
     "test_split": "test",
 }
-
-
-@pytest.fixture(scope="module")
-def arrays(tmp_path_factory):
-    """32 x 32 pictures of two kinds that differ in brightness."""
-    rng = np.random.default_rng(0)
-    content = {}
-    for split, count in (("train", 48), ("test", 20)):
-        labels = np.arange(count) % 2
-        images = rng.integers(0, 120, (count, 32, 32, 3)) + 120 * labels[:, None, None, None]
-        content |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels}
-    path = tmp_path_factory.mktemp("arrays") / "two.npz"
-    np.savez(path, **content)
-    return f"arrays:{path}"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """JPEGs of many sizes in two classes."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for split, count in (("train", 24), ("test", 10)):
-        for kind in ("cat", "dog"):
-            (root / split / kind).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 256, (rng.integers(30, 60), rng.integers(30, 60), 3), np.uint8)
-                Image.fromarray(pixels).save(root / split / kind / f"{i}.jpg")
-    return f"folder:{root}"
 
 
 def shrunk(name, tmp_path, arrays, folder):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,10 +82,15 @@ def test_initial_weights_are_kaiming_fan_out_and_plain_norms():
 @pytest.mark.parametrize(("bottleneck", "last"), [(False, "bn2"), (True, "bn3")])
 def test_zero_init_residual_starts_blocks_as_their_shortcuts(bottleneck, last):
     encoder = resnet.resnet((2,), width=4, stem="cifar", bottleneck=bottleneck, zero_init_residual=True)
-    params, _ = encoder.init(jax.random.key(0), jnp.ones((2, 8, 8, 3)))
-    for block in (params["layer1_0"], params["layer1_1"]):
-        zero = {name for name in block if name.startswith("bn") and (block[name]["scale"] == 0).all()}
-        assert zero == {last}
+
+    def scales(key):
+        params, _ = encoder.init(key, jnp.ones((2, 8, 8, 3)))
+        return [{n: v["scale"] for n, v in params[b].items() if "bn" in n} for b in ("layer1_0", "layer1_1")]
+
+    # under jit the kernels that are not asked for are not drawn
+    for block in jax.jit(scales)(jax.random.key(0)):
+        assert {name for name, scale in block.items() if (scale == 0).all()} == {last}
+        assert all((scale == 1).all() for name, scale in block.items() if name != last)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +111,8 @@ def test_grouped_training_is_the_same_on_eight_devices():
     x = np.random.default_rng(0).normal(size=(16, 16, 16, 3)).astype(np.float32)
     gradient = jax.value_and_grad(lambda p, stats, x: (encoder.apply(p, stats, x, train=True)[0] ** 2).mean())
     with sharding.use_mesh(sharding.make_mesh(8)):
-        # made under the mesh: a convolution's gradient needs its kernel's type to be of the mesh
-        params, stats = encoder.init(jax.random.key(0), sharding.shard(x))
+        # a convolution's gradient needs its kernel's type to be of the mesh
+        params, stats = sharding.gather(filled(encoder))
         spread = jax.jit(gradient)(params, stats, sharding.shard(x))
     alone = jax.jit(gradient)(*jax.device_get((params, stats)), x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), spread, alone)
@@ -116,11 +123,15 @@ def test_bfloat16_keeps_float32_weights_and_features():
     x = np.random.default_rng(0).normal(size=(8, 16, 16, 3)).astype(np.float32)
     exact = resnet.resnet((1, 1), **options)
     half = resnet.resnet((1, 1), dtype=jnp.bfloat16, **options)
-    params, stats = half.init(jax.random.key(0), x)
+    params, stats = filled(half)
+    # jaxlib 0.12's fusions of bfloat16 convolutions with what follows give NaN on CPUs: a fault of XLA
+    jit = functools.partial(
+        jax.jit, static_argnames="train", compiler_options={"xla_cpu_experimental_ynn_fusion_type": ""}
+    )
     for train in (True, False):
-        y, new_stats = jax.jit(half.apply, static_argnames="train")(params, stats, x, train=train)
+        y, new_stats = jit(half.apply)(params, stats, x, train=train)
         assert {leaf.dtype for leaf in jax.tree.leaves((params, stats, new_stats, y))} == {jnp.dtype(jnp.float32)}
-        want, _ = jax.jit(exact.apply, static_argnames="train")(params, stats, x, train=train)
+        want, _ = jit(exact.apply)(params, stats, x, train=train)
         np.testing.assert_allclose(y, want, rtol=0, atol=2e-2 * np.abs(want).max())
 
 
