@@ -41,8 +41,12 @@ class Config(RunConfig):
     """Sum the losses of both directions."""
     batch_norm_groups: int = 8
     """Slices of the batch with BatchNorm statistics of their own, as on so many GPUs."""
+    stem: str = "cifar"
+    """"cifar" (3x3, full resolution) or "imagenet" (7x7 and pool, an eighth of the cost at 32 x 32)."""
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    """Blocks of each stage: ResNet-18's."""
     width: int = 64
-    """Channels of ResNet-18's first stage."""
+    """Channels of the first stage."""
     embedding_dim: int = 128
     bfloat16: bool = False
     """Compute the encoders in bfloat16."""
@@ -53,7 +57,9 @@ def build(config: Config) -> Experiment:
     dtype = jnp.bfloat16 if config.bfloat16 else jnp.float32
     two_views = views.cifar()
     method = moco(
-        resnet.resnet18(stem="cifar", width=config.width, groups=config.batch_norm_groups, dtype=dtype),
+        resnet.resnet(
+            config.stage_sizes, stem=config.stem, width=config.width, groups=config.batch_norm_groups, dtype=dtype
+        ),
         heads.linear(config.embedding_dim, dtype=dtype),
         queue_size=config.queue_size,
         momentum=config.momentum,
