@@ -22,7 +22,7 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
     """
     import tyro
 
-    config = tyro.cli(config_type, description=description or "", config=(tyro.conf.FlagConversionOff,))
+    config = tyro.cli(config_type, description=description or "")
     try:
         experiment.run(config, build(config), description or "")
     except BadInputError as error:

@@ -38,7 +38,7 @@ IMAGENET = {
 def shrunk(name, tmp_path, arrays, folder):
     """The module and its config for two steps."""
     module = importlib.import_module(f"experiments.{name}")
-    options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {})
+    options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {}) | {"devices": 2 if "moco" in name else 1}
     if "imagenet" in name:
         options |= {"data": folder}
     elif "cifar" in name:

@@ -17,6 +17,7 @@ def config(workdir, arrays):
     return moco_cifar10.Config(
         workdir=str(workdir),
         data=arrays,
+        devices=1,
         epochs=2,
         batch_size=16,
         queue_size=64,

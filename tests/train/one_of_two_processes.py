@@ -3,15 +3,14 @@
 import json
 import sys
 
+import jax
+
 from ssljax import sharding
+from tests.train import toy
 
-sharding.start_hosts()
-
-import jax  # noqa: E402
-
-from tests.train import toy  # noqa: E402
-
-assert jax.process_count() == 2
-assert jax.device_count() == 8
-with sharding.use_mesh(sharding.make_mesh()):
-    print(json.dumps(toy.losses(sys.argv[1])))
+if __name__ == "__main__":
+    sharding.start_hosts()
+    assert jax.process_count() == 2
+    assert jax.device_count() == 8
+    with sharding.use_mesh(sharding.make_mesh()):
+        print(json.dumps(toy.losses(sys.argv[1])))

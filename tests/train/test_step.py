@@ -46,6 +46,7 @@ def test_the_step_is_traced_and_compiled_once(devices, monkeypatch):
     )
     with sharding.use_mesh(sharding.make_mesh(devices)):
         method, two_views, optimizer, state = start(devices)
+        chex.clear_trace_counter()
         traced_once = chex.assert_max_traces(n=1)(train_step)
         monkeypatch.setattr("ssljax.train.step.train_step", traced_once)
         step = compile_step(method, two_views, optimizer)
