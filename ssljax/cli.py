@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from ssljax import experiment
+from ssljax.rows import paragraphs
 from ssljax.types import BadInputError
 
 Config = TypeVar("Config", bound=experiment.RunConfig)
@@ -22,7 +24,8 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
     """
     import tyro
 
-    config = tyro.cli(config_type, description=description or "")
+    name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
+    config = tyro.cli(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
     try:
         experiment.run(config, build(config), description or "")
     except BadInputError as error:

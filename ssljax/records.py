@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import json
 import platform
-import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 
 from ssljax import __version__
+from ssljax.rows import paragraphs
 from ssljax.types import BadInputError
 
 Results = dict[str, dict[str, float]]
@@ -126,7 +126,7 @@ def write_report(
         defaults = dict.fromkeys(defaults)
     report = Report(
         title=title.rstrip("."),
-        description=re.sub(r"\n(?=\w+: )", "\n\n", text.strip()),
+        description=paragraphs(text.strip()),
         recipe=[(key.replace("_", " "), defaults[key], value) for key, value in ours.items() if key not in UNSPOKEN],
         metrics=metrics,
         results=results,

@@ -32,6 +32,11 @@ class PaperRow(NamedTuple):
         return "; ".join(map(describe, self.records)) or "not run"
 
 
+def paragraphs(docstring: str) -> str:
+    """The docstring with an empty line before each of its fields, for those who print it."""
+    return re.sub(r"\n(?=\w+: )", "\n\n", docstring)
+
+
 def read(directory: Path) -> list[PaperRow]:
     """Every experiment module of `directory`, without importing it, with the records of `directory/results`."""
     found = []
