@@ -144,7 +144,11 @@ def write_report(
 def non_default(config: Any) -> dict[str, Any]:
     """The options that are not at the recipe's value and change what is computed."""
     defaults = _comparable(type(config)())
-    return {key: value for key, value in _comparable(config).items() if value != defaults[key]}
+    changed = {key: value for key, value in _comparable(config).items() if value != defaults[key]}
+    if "data" in changed:  # where a file lies on this machine is nobody else's business
+        kind, _, where = changed["data"].partition(":")
+        changed["data"] = f"{kind}:{Path(where).name}"
+    return changed
 
 
 def print_table(results: Results) -> None:

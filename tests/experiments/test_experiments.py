@@ -41,7 +41,7 @@ def shrunk(name, tmp_path, arrays, folder):
     options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {}) | {"devices": 2 if "moco" in name else 1}
     if "imagenet" in name:
         options |= {"data": folder}
-    elif "cifar" in name:
+    elif name != "ten_images":
         options |= {"data": arrays}
     return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, **options)
 

@@ -108,6 +108,11 @@ def digest(gradient):
     return np.concatenate([[np.linalg.norm(flat)], flat[:: flat.size // 16][:16]])
 
 
+def _gradient(tensor):
+    assert tensor.grad is not None
+    return tensor.grad
+
+
 @oracle("torch")
 def batch_norm_torch():
     """Two training steps of torch's BatchNorm on each slice, its gradients, and eval mode afterwards."""
@@ -124,9 +129,9 @@ def batch_norm_torch():
             y = torch.cat([layer(part) for layer, part in zip(layers, x.chunk(groups), strict=True)])
             found[f"{groups} y{step}"] = y.detach().permute(0, 2, 3, 1).numpy()
         (y * torch.tensor(random("cotangent", (8, 5, 3, 4))).permute(0, 3, 1, 2)).sum().backward()
-        found[f"{groups} dx"] = x.grad.permute(0, 2, 3, 1).numpy()
-        found[f"{groups} dscale"] = torch.stack([layer.weight.grad for layer in layers]).sum(0).numpy()
-        found[f"{groups} dbias"] = torch.stack([layer.bias.grad for layer in layers]).sum(0).numpy()
+        found[f"{groups} dx"] = _gradient(x).permute(0, 2, 3, 1).numpy()
+        found[f"{groups} dscale"] = torch.stack([_gradient(layer.weight) for layer in layers]).sum(0).numpy()
+        found[f"{groups} dbias"] = torch.stack([_gradient(layer.bias) for layer in layers]).sum(0).numpy()
         for name in ("running_mean", "running_var"):
             mean = torch.stack([getattr(layer, name) for layer in layers]).mean(0)
             found[f"{groups} {name}"] = mean.numpy()
