@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax import cli, optim, sharding
-from ssljax.data import loader, sources, views
+from ssljax.data import fashion_mnist, loader, sources, views
 from ssljax.experiment import Experiment, RunConfig, Task
 from ssljax.losses.contrastive import binary_contrastive, l2_normalize
 from ssljax.models import heads, resnet
@@ -92,7 +92,7 @@ def open_task(method: Method, two_views: views.TwoViews) -> Task:
         from ssljax.train.plots import similarity_matrix
 
         after = _cosines(np.asarray(embed((params, aux))))
-        figure = similarity_matrix(before["matrix"], after, labels)
+        figure = similarity_matrix(before["matrix"], after, labels, fashion_mnist.CLASS_NAMES)
         caption = "Cosine similarity of all pairs of the 20 embeddings, before and after training."
         return {
             "samples": {"image": images} | {name: to_pixels(v, MEAN, STD) for name, v in shown.items()},
