@@ -23,7 +23,7 @@ MEAN, STD = (0.286,), (0.353,)
 
 @dataclasses.dataclass(frozen=True)
 class Config(RunConfig):
-    """The demo's settings, tuned on a part of the training pictures."""
+    """The demo's settings."""
 
     eval_every: int = 6
     data: str = "embedded:fashion_mnist"
