@@ -89,7 +89,8 @@ def open_task(method: Method, two_views: views.TwoViews) -> Task:
         before["matrix"] = _cosines(np.asarray(embed(rows["untrained"])))
         return {label: monitor(*variables) for label, variables in rows.items()}
 
-    def page(params, aux):
+    def page(params, aux, log):
+        del log
         from ssljax.train.plots import similarity_matrix
 
         after = _cosines(np.asarray(embed((params, aux))))
@@ -103,7 +104,7 @@ def open_task(method: Method, two_views: views.TwoViews) -> Task:
     return Task(
         examples=len(images),
         batches=lambda first, last: (sharding.shard_batch({"image": images}) for _ in range(first, last)),
-        batch_shapes={"image": jax.ShapeDtypeStruct(images.shape, images.dtype)},
+        batch_shapes=({"image": jax.ShapeDtypeStruct(images.shape, images.dtype)},),
         monitor=monitor,
         evaluate=evaluate,
         page=page,

@@ -37,11 +37,11 @@ class RunConfig:
     log_every: int = 50
     """Steps between log lines."""
     eval_every: int = 10
-    """Epochs between online evaluations."""
+    """Epochs between online evaluations; steps where the recipe counts in steps."""
     save_every: int = 10
-    """Epochs between checkpoints."""
+    """Epochs between checkpoints; steps where the recipe counts in steps."""
     stop_after: int | None = None
-    """End after so many steps instead of the recipe's epochs; the schedules stay those of the whole recipe."""
+    """End after so many steps instead of the recipe's; the schedules stay those of the whole recipe."""
     record: bool = False
     """Append the result to experiments/results/NAME.json."""
 
@@ -52,20 +52,23 @@ class Task(NamedTuple):
     Attributes:
         examples: how many training examples there are.
         batches: `(first_step, last_step) -> iterator` of global batches on the devices.
-        batch_shapes: one batch as `jax.ShapeDtypeStruct`s.
-        monitor: `(params, aux) -> {name: figure}` during training.
+        batch_shapes: a batch of each shape that `batches` yields, in order, as `jax.ShapeDtypeStruct`s.
+        monitor: `(params, aux) -> {name: figure}` during training; anything else that JSON holds is logged as well.
         evaluate: `({row: (params, aux)}) -> {row: {column: figure}}` at the end; rows may be added.
-        page: `(params, aux) -> {field of Report: value}`, the pictures of the report.
+        page: `(params, aux, log) -> {field of Report: value}`, what the report shows besides curves and table; `log`
+            are the rows of metrics.jsonl.
         export: `(params, aux, directory)` leaves the trained encoder there for other libraries.
+        headline: the figures that the progress bar shows.
     """
 
     examples: int
     batches: Callable[[int, int], Iterator[Batch]]
-    batch_shapes: Batch
-    monitor: Callable[[PyTree, PyTree], dict[str, float]]
+    batch_shapes: tuple[Batch, ...]
+    monitor: Callable[[PyTree, PyTree], dict[str, Any]]
     evaluate: Callable[[dict[str, tuple[PyTree, PyTree]]], Results]
-    page: Callable[[PyTree, PyTree], dict[str, Any]]
+    page: Callable[[PyTree, PyTree, list[dict[str, Any]]], dict[str, Any]]
     export: Callable[[PyTree, PyTree, str], None]
+    headline: tuple[str, ...] = ("loss",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +81,10 @@ class Experiment:
         method: the pre-training method.
         views: `(key, **batch) -> batch of the method`, hashable.
         optimizer: `steps_per_epoch -> (optax optimiser, learning rate as a function of the step)`.
-        batch_size: global.
-        epochs: of the recipe.
+        batch_size: global; of the first batches, if it changes.
         task: opens the data; called once, when the run starts.
+        epochs: of the recipe; or, where it counts in updates,
+        steps: of the recipe.
     """
 
     name: str
@@ -89,8 +93,15 @@ class Experiment:
     views: Any
     optimizer: Callable[[int], tuple[optax.GradientTransformation, Callable[[Any], Any]]]
     batch_size: int
-    epochs: int
     task: Callable[[], Task]
+    epochs: int | None = None
+    steps: int | None = None
+
+    def length(self, steps_per_epoch: int) -> tuple[int, int]:
+        """The recipe's updates, and the updates of one unit of `eval_every` and `save_every`."""
+        if self.epochs is not None:
+            return self.epochs * steps_per_epoch, steps_per_epoch
+        return self.steps or 0, 1
 
 
 def run(config: RunConfig, experiment: Experiment, description: str = "") -> Results:
@@ -124,12 +135,12 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
     optimizer, schedule = experiment.optimizer(steps_per_epoch)
     check_shapes(experiment, task, optimizer)
     records.claim(workdir, config, experiment.name)
-    state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes, config.seed)
+    state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes[0], config.seed)
     untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
     state, log_rows, seconds = _train(workdir, config, experiment, task, optimizer, schedule, state)
     trained = (state.params, state.aux)
     results = task.evaluate({"untrained": untrained, experiment.label: trained})
-    page = task.page(*trained)
+    page = task.page(*trained, log_rows)
     if jax.process_index() == 0:
         task.export(*trained, workdir)
         environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
@@ -143,14 +154,14 @@ def _run(workdir: str, config: RunConfig, experiment: Experiment, description: s
 
 def _train(workdir, config, experiment, task, optimizer, schedule, state):
     steps_per_epoch = task.examples // experiment.batch_size
-    total_steps = experiment.epochs * steps_per_epoch
+    total_steps, unit = experiment.length(steps_per_epoch)
     if config.stop_after is not None:
         total_steps = min(total_steps, config.stop_after)
     checkpoints = checkpoint.open_checkpoints(workdir)
     restored = checkpoint.restore(checkpoints, state)
     state = state if restored is None else restored
     first_step = int(state.step)
-    log = RunLog(workdir, total_steps=total_steps, start_step=first_step, title=experiment.name)
+    log = RunLog(workdir, total_steps=total_steps, start_step=first_step, title=experiment.name, headline=task.headline)
     if restored is not None:
         log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.")
     began = time.time()
@@ -165,8 +176,8 @@ def _train(workdir, config, experiment, task, optimizer, schedule, state):
         ),
         tick=log.tick,
         hooks=(
-            (config.eval_every * steps_per_epoch, lambda n, now: log.write(n, task.monitor(now.params, now.aux))),
-            (config.save_every * steps_per_epoch, lambda _, now: checkpoint.save(checkpoints, now)),
+            (config.eval_every * unit, lambda n, now: log.write(n, task.monitor(now.params, now.aux))),
+            (config.save_every * unit, lambda _, now: checkpoint.save(checkpoints, now)),
         ),
     )
     checkpoints.wait_until_finished()
@@ -175,16 +186,17 @@ def _train(workdir, config, experiment, task, optimizer, schedule, state):
 
 
 def check_shapes(experiment: Experiment, task: Task, optimizer: optax.GradientTransformation) -> None:
-    """Trace one step without compiling it, so that every option that does not fit is refused within seconds.
+    """Trace a step of each shape without compiling it, so that what does not fit is refused within seconds.
 
     Raises:
         BadInputError: from whichever part it does not fit.
     """
 
-    def one_step(seed, batch):
-        state = init_state(experiment.method, optimizer, experiment.views, batch, seed)
+    def one_step(seed, first, batch):
+        state = init_state(experiment.method, optimizer, experiment.views, first, seed)
         return train_step(
             state, sharding.shard(batch), method=experiment.method, views=experiment.views, optimizer=optimizer
         )
 
-    jax.eval_shape(one_step, 0, task.batch_shapes)
+    for batch in task.batch_shapes:
+        jax.eval_shape(one_step, 0, task.batch_shapes[0], batch)

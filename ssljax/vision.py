@@ -117,13 +117,14 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
     return Task(
         examples=len(train),
         batches=batches,
-        batch_shapes={"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},
+        batch_shapes=({"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},),
         monitor=monitor,
         evaluate=lambda rows: _evaluate(spec, config, features_fn, method, rows, train, tested, centre),
-        page=lambda params, aux: vision_page.page(
+        page=lambda params, aux, log: vision_page.page(
             features_fn, (params, aux), test=tested(), train=train, crops=crops, two_views=two_views, points=POINTS
         ),
         export=_export,
+        headline=("loss", "pretext_top1", "knn"),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,11 +16,24 @@ class RunLog:
         rows: every row so far, earlier parts of a resumed run included, one per step in order.
     """
 
-    def __init__(self, workdir: str, *, total_steps: int, start_step: int, title: str, show_bar: bool = True):
-        """Open the log, keeping the rows up to `start_step` of an earlier part of the run."""
+    def __init__(
+        self,
+        workdir: str,
+        *,
+        total_steps: int,
+        start_step: int,
+        title: str,
+        headline: Sequence[str] = ("loss",),
+        show_bar: bool = True,
+    ):
+        """Open the log, keeping the rows up to `start_step` of an earlier part of the run.
+
+        The bar shows the latest figures whose names are in `headline`.
+        """
         from etils import epath
 
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.headline, self.shown = headline, {}
         self.active = jax.process_index() == 0
         if not self.active:
             return
@@ -31,8 +45,8 @@ class RunLog:
         self.bar = _progress_bar(total_steps, start_step, title) if show_bar else None
         self.began = time.time()
 
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add the figures of one step to all three."""
+    def write(self, step: int, metrics: dict[str, Any]) -> None:
+        """Add the figures of one step to all three; what is not a number goes to the file alone."""
         if not self.active:
             return
         row = {"step": step, "seconds": round(time.time() - self.began, 2)} | metrics
@@ -43,10 +57,10 @@ class RunLog:
         self._append(row)
         if self.events is not None:
             for name, value in metrics.items():
-                self.events.add_scalar(name, value, step)
+                if isinstance(value, int | float):
+                    self.events.add_scalar(name, value, step)
         if self.bar is not None:
-            shown = {name: metrics[name] for name in ("loss", "pretext_top1", "knn") if name in metrics}
-            self.shown = getattr(self, "shown", {}) | {name: f"{value:.3g}" for name, value in shown.items()}
+            self.shown |= {name: f"{metrics[name]:.3g}" for name in self.headline if name in metrics}
             self.bar.set_postfix(self.shown, refresh=False)
 
     def tick(self, step: int) -> None:
@@ -71,7 +85,7 @@ class RunLog:
         if self.events is not None:
             self.events.close()
 
-    def _append(self, row: dict[str, float]) -> None:
+    def _append(self, row: dict[str, Any]) -> None:
         if "://" not in str(self.path):  # object stores cannot append; there the file is written at the end
             with open(self.path, "a") as file:
                 file.write(_line(row))
@@ -82,7 +96,7 @@ class RunLog:
         partial.replace(self.path)
 
 
-def read_metrics(path: Any) -> list[dict[str, float]]:
+def read_metrics(path: Any) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl in order of step, rows of one step merged, a torn last line left out."""
     from etils import epath
 
@@ -98,10 +112,10 @@ def read_metrics(path: Any) -> list[dict[str, float]]:
     return [merged[step] for step in sorted(merged)]
 
 
-def _line(row: dict[str, float]) -> str:
+def _line(row: dict[str, Any]) -> str:
     # JSON has no NaN: a figure that is not finite becomes null
-    finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-    return json.dumps(finite) + "\n"
+    lost = {name: None for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps(row | lost) + "\n"
 
 
 def _event_writer(workdir: str) -> Any:

@@ -32,7 +32,8 @@ def fit(
         total_steps: updates in the whole run.
         log_every: steps between log lines.
         log: takes (step, metrics), with `examples_per_second` and `input_wait` (the share of the time in which
-            the loop waited for the next batch) added, both without the hooks' time.
+            the loop waited for the next batch) added, both without the hooks' time; a metric `X_per_example` also
+            comes as `X_per_second`.
         tick: called after every step, for a progress bar.
         hooks: `(every, function)`; `function(step, state)` is called after every `every` steps and after the last.
 
@@ -51,19 +52,25 @@ def fit(
         last = done == total_steps
         if done % log_every == 0 or last:
             if pending is not None:
-                log(pending[0], _floats(pending[1]) | pending[2])
+                log(pending[0], _figures(pending[1], pending[2]))
             pending = (done, metrics, clock.lap())
         for every, hook in hooks:
             if done % every == 0 or last:
                 with clock.paused():
                     hook(done, state)
     if pending is not None:
-        log(pending[0], _floats(pending[1]) | pending[2])
+        log(pending[0], _figures(pending[1], pending[2]))
     return state
 
 
-def _floats(metrics: dict[str, Array]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+def _figures(metrics: dict[str, Array], speed: dict[str, float]) -> dict[str, float]:
+    figures = {name: float(value) for name, value in metrics.items()}
+    rates = {
+        name.replace("_per_example", "_per_second"): value * speed["examples_per_second"]
+        for name, value in figures.items()
+        if name.endswith("_per_example")
+    }
+    return figures | rates | speed
 
 
 class _Span:

@@ -13,43 +13,11 @@ from typing import Any
 import numpy as np
 
 from ssljax.train import plots
+from ssljax.train.report_style import CSS
 
-CSS = (
-    """
-* { box-sizing: border-box; }
-body { margin: 0; background: PAPER; color: INK; -webkit-text-size-adjust: 100%; font: 17px/1.55 Charter,
-  "Bitstream Charter", "Sitka Text", Cambria, Georgia, serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 56px 28px 72px; }
-h1 { font-size: 2rem; line-height: 1.2; font-weight: 600; margin: 0 0 .5em; letter-spacing: -.01em; }
-h2 { font-size: 1.2rem; font-weight: 600; margin: 2.6em 0 .8em; padding-top: .9em; border-top: 1px solid #dcdcd6; }
-p { max-width: 68ch; margin: 0 0 .8em; overflow-wrap: anywhere; }
-table, figcaption, .note { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-table { border-collapse: collapse; font-size: .88rem; line-height: 1.4; font-variant-numeric: tabular-nums; }
-th, td { padding: .42em 1.5em .42em 0; text-align: left; vertical-align: baseline; border-bottom: 1px solid #e8e8e3; }
-th { font-weight: 500; color: QUIET; }
-td { overflow-wrap: anywhere; }
-tbody th { color: INK; }
-.numbers th + th, .numbers td { text-align: right; padding: .42em 0 .42em 2.2em; white-space: nowrap; }
-.best { font-weight: 700; }
-.other { color: #9a4a12; }
-.note { font-size: .82rem; color: QUIET; margin-top: .7em; }
-figure { margin: 0; }
-figcaption { font-size: .84rem; font-weight: 500; margin: 0 0 .5em; }
-img { display: block; max-width: 100%; height: auto; }
-.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); gap: 2em 2.2em; }
-.curves figure { max-width: 500px; }
-.scroll { overflow-x: auto; }
-.scroll img { min-width: 620px; }
-.wide + .wide { margin-top: 2em; }
-@media (max-width: 600px) { body { font-size: 16px; } main { padding: 28px 16px 48px; } h1 { font-size: 1.55rem; }
-  th, td { padding-right: .9em; } .numbers th + th, .numbers td { padding-left: 1.1em; } }
-@media print { main { padding: 0; } figure, tr { break-inside: avoid; } }
-""".replace("PAPER", plots.PAPER)
-    .replace("INK", plots.INK)
-    .replace("QUIET", plots.QUIET)
-)
 NO_FIGURE = "\N{EN DASH}"
 LABELS = {"knn": "kNN", "linear_10_per_class": "linear, 10 per class", "moco": "MoCo", "simclr": "SimCLR"}
+LOWER_IS_BETTER = {"perplexity"}
 CHARTS = {
     "Loss": {"loss": "loss"},
     "Pretext accuracy, per cent": {"pretext_top1": "top-1", "pretext_top5": "top-5"},
@@ -78,6 +46,9 @@ class Report:
         figures: (caption, PNG) pairs of the experiment's own.
         environment: `{name: value}`; "seconds" is shown as hours and minutes.
         embedding_dim: D of the embeddings whose deviation is in the metrics, for the 1 / sqrt(D) line.
+        charts: `{caption: {metric: label}}`, the curves to draw of `metrics`.
+        results_note: what the figures of `results` are.
+        tables: (title, header, rows) of strings, each a section of its own.
     """
 
     title: str
@@ -92,6 +63,9 @@ class Report:
     figures: Sequence[tuple[str, bytes]] = ()
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     embedding_dim: int | None = None
+    charts: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=lambda: CHARTS)
+    results_note: str = "Top-1 accuracy in per cent."
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = ()
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
@@ -122,6 +96,7 @@ def render(report: Report) -> str:
         ("What the network sees", _samples(report)),
         ("Nearest neighbours", _neighbours(report)),
         ("Map of the embeddings", _map(report)),
+        *((title, _words(header, rows)) for title, header, rows in report.tables),
         ("Figures", "".join(_figure(caption, png, "wide") for caption, png in report.figures)),
         ("Recipe", _recipe(report)),
         ("Environment", _environment(report)),
@@ -165,11 +140,20 @@ def _score(value: Any) -> float:
     return -math.inf if value is None or not math.isfinite(value) else float(value)
 
 
+def _best(column: str, scores: Sequence[float]) -> float:
+    known = [score for score in scores if score > -math.inf]
+    return min(known, default=-math.inf) if column in LOWER_IS_BETTER else max(scores)
+
+
+def _words(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return _table(list(map(_text, header)), [[_text(row[0]), *(f"<td>{_text(x)}</td>" for x in row[1:])] for row in rows])
+
+
 def _results(report: Report) -> str:
     columns = list(dict.fromkeys(column for row in report.results.values() for column in row))
     if not columns:
         return ""
-    best = {column: max(_score(row.get(column)) for row in report.results.values()) for column in columns}
+    best = {column: _best(column, [_score(row.get(column)) for row in report.results.values()]) for column in columns}
     spread = False
     rows = []
     for name, row in report.results.items():
@@ -183,7 +167,7 @@ def _results(report: Report) -> str:
             is_best = shown != NO_FIGURE and f"{_score(value):.1f}" == f"{best[column]:.1f}"
             cells.append(f'<td class="best">{shown}</td>' if is_best else f"<td>{shown}</td>")
         rows.append(cells)
-    note = "Top-1 accuracy in per cent; the best of each column is bold."
+    note = f"{_text(report.results_note)} The best of each column is bold."
     note += " ± is the standard deviation over draws of the labels." if spread else ""
     return _table(["", *map(_label, columns)], rows, "numbers") + f'<p class="note">{note}</p>\n'
 
@@ -197,7 +181,7 @@ def _series(metrics, name: str) -> tuple[list[float], list[float]] | None:
 
 def _curves(report: Report) -> str:
     charts = []
-    for caption, names in CHARTS.items():
+    for caption, names in report.charts.items():
         drawn = {label: found for name, label in names.items() if (found := _series(report.metrics, name))}
         width = report.embedding_dim if "embedding_std" in names else None
         level = ("1/√D, spread over the sphere", width**-0.5) if width else None
