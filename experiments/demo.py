@@ -14,7 +14,7 @@ import dataclasses
 
 from ssljax import cli, optim, vision
 from ssljax.data import views
-from ssljax.experiment import Experiment, RunConfig
+from ssljax.experiment import Experiment
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
 
@@ -22,7 +22,7 @@ MEAN, STD = (0.286,), (0.353,)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunConfig):
+class Config(vision.PictureConfig):
     """The demo's settings."""
 
     eval_every: int = 6
@@ -36,7 +36,7 @@ class Config(RunConfig):
     queue_size: int = 4096
     momentum: float = 0.99
     """Of the key encoder."""
-    temperature: float = 0.2
+    temperature: float = 0.3
     batch_norm_groups: int = 4
     """Slices of the batch with BatchNorm statistics of their own."""
     stage_sizes: tuple[int, ...] = (1, 1, 1)

@@ -18,13 +18,13 @@ import jax.numpy as jnp
 
 from ssljax import cli, optim, vision
 from ssljax.data import views
-from ssljax.experiment import Experiment, RunConfig
+from ssljax.experiment import Experiment
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunConfig):
+class Config(vision.PictureConfig):
     """The recipe; the defaults are the demo's."""
 
     data: str = "tfds:cifar10"

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from ssljax import cli, optim, vision
 from ssljax.data import views
-from ssljax.experiment import Experiment, RunConfig
+from ssljax.experiment import Experiment
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunConfig):
+class Config(vision.PictureConfig):
     """The recipe; the defaults are the paper's."""
 
     data: str = "tfds:imagenet2012"

@@ -15,13 +15,13 @@ import jax.numpy as jnp
 
 from ssljax import cli, optim, vision
 from ssljax.data import views
-from ssljax.experiment import Experiment, RunConfig
+from ssljax.experiment import Experiment
 from ssljax.methods.simclr import simclr
 from ssljax.models import heads, resnet
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(RunConfig):
+class Config(vision.PictureConfig):
     """The recipe; the defaults are the official command's."""
 
     data: str = "tfds:cifar10"

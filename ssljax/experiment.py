@@ -28,12 +28,6 @@ class RunConfig:
     """Of the weights, the order of the data and every random draw."""
     devices: int | None = None
     """Use the first so many devices; None: all."""
-    data_dir: str | None = None
-    """Where tensorflow-datasets keeps its sets; None: its default."""
-    workers: int = 0
-    """Processes that read and decode when the set does not fit on the device."""
-    skip_bad: bool = False
-    """Go on past pictures that cannot be read, and count them."""
     log_every: int = 50
     """Steps between log lines."""
     eval_every: int = 10

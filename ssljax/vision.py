@@ -5,31 +5,32 @@ import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from ssljax import diagnostics, vision_page
+from ssljax import vision_page, vision_scores
 from ssljax.data import loader, pictures, sources, views
-from ssljax.evals import features, fractions, knn, linear
+from ssljax.evals import linear
 from ssljax.experiment import RunConfig, Task
 from ssljax.interop import torchvision
-from ssljax.records import Results
 from ssljax.types import Batch, Method, PyTree
-
-POINTS = 2000  # test pictures that the diagnostics and the report's map look at
-
-
-class Knn(NamedTuple):
-    """Weighted kNN: neighbours, temperature, and which of the method's features (`backbone`, `embedding`)."""
-
-    k: int = 200
-    temperature: float = 0.1
-    on: str = "embedding"
-
+from ssljax.vision_scores import POINTS, Knn
 
 KNN = Knn()
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureConfig(RunConfig):
+    """The options of every experiment with pictures."""
+
+    data_dir: str | None = None
+    """Where tensorflow-datasets keeps its sets; None: its default."""
+    workers: int = 0
+    """Processes that read and decode when the set does not fit on the device."""
+    skip_bad: bool = False
+    """Go on past pictures that cannot be read, and count them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,7 @@ def imagenet(data: str, test: str, size: int, probe_epochs: int, probe_batch_siz
     )
 
 
-def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int, two_views: Any) -> Task:
+def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size: int, two_views: Any) -> Task:
     """Open the two splits and bind what the run needs of them.
 
     Raises:
@@ -111,7 +112,7 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
         )
 
     def monitor(params: PyTree, aux: PyTree) -> dict[str, float]:
-        figures = _monitor(spec, features_fn, (params, aux), bank(), tested(), train.num_classes)
+        figures = vision_scores.monitor(spec, features_fn, (params, aux), bank(), tested(), train.num_classes)
         return figures | ({"skipped_pictures": len(train.bad | test.bad)} if config.skip_bad else {})
 
     return Task(
@@ -119,7 +120,7 @@ def open_task(spec: Pictures, config: RunConfig, method: Method, batch_size: int
         batches=batches,
         batch_shapes=({"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},),
         monitor=monitor,
-        evaluate=lambda rows: _evaluate(spec, config, features_fn, method, rows, train, tested, centre),
+        evaluate=lambda rows: vision_scores.evaluate(spec, config, features_fn, method, rows, train, tested, centre),
         page=lambda params, aux, log: vision_page.page(
             features_fn, (params, aux), test=tested(), train=train, crops=crops, two_views=two_views, points=POINTS
         ),
@@ -139,104 +140,6 @@ def _features_fn(method: Method, spec: Pictures) -> Callable[[PyTree, jax.Array]
 def _record_shape(source: Any, transform: Any) -> tuple[int, ...]:
     record = source[0]
     return (transform(record, loader.record_rng(0, 0)) if transform else record)["image"].shape
-
-
-def _monitor(spec, features_fn, variables, bank, test, num_classes) -> dict[str, float]:
-    seen = features.extract(features_fn, variables, bank["image"])
-    asked = features.extract(features_fn, variables, test["image"])
-    sample = jax.numpy.asarray(asked["embedding"][:POINTS])
-    return {
-        "knn": _knn(spec.knn, seen, bank["label"], asked, test["label"], num_classes),
-        "rankme": float(diagnostics.rankme(sample)),
-        "uniformity": float(diagnostics.uniformity(sample)),
-    }
-
-
-def _knn(setting: Knn, train, train_labels, test, test_labels, num_classes) -> float:
-    return knn.knn_accuracy(
-        train[setting.on],
-        train_labels,
-        test[setting.on],
-        test_labels,
-        num_classes=num_classes,
-        k=min(setting.k, len(train_labels)),
-        temperature=setting.temperature,
-    )
-
-
-def _evaluate(spec, config, features_fn, method, rows, train_source, tested, centre) -> Results:
-    test = tested()
-    if spec.probe is not None:
-        *_, (label, variables) = rows.items()
-        return {label: {"linear": _paper_probe(spec, config, method, variables, train_source, test)}}
-    train = loader.load_all(train_source, transform=centre)
-    results = {"pixels": _quick_row(spec, train_source.num_classes, *_pixel_features(train, test))}
-    for label, variables in rows.items():
-        with features.unchanged(variables):
-            seen = features.extract(features_fn, variables, train["image"])
-            asked = features.extract(features_fn, variables, test["image"])
-        found = (seen, train["label"], asked, test["label"])
-        results[label] = _quick_row(spec, train_source.num_classes, *found)
-    return results
-
-
-def _pixel_features(train, test):
-    def flat(images):
-        pixels = images.reshape(len(images), -1).astype(np.float32) / 255
-        return {"backbone": pixels, "embedding": pixels}
-
-    return flat(train["image"]), train["label"], flat(test["image"]), test["label"]
-
-
-def _quick_row(spec, num_classes, train, train_labels, test, test_labels) -> dict[str, float]:
-    probed = (train["backbone"], train_labels, test["backbone"], test_labels)
-    few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=10, draws=5)
-    return {
-        "knn": _knn(spec.knn, train, train_labels, test, test_labels, num_classes),
-        "linear": linear.quick_probe(*probed, num_classes=num_classes),
-        "linear_10_per_class": few,
-    }
-
-
-def _paper_probe(spec, config, method, variables, train, test) -> float:
-    size, steps = spec.probe.batch_size, len(train) // spec.probe.batch_size
-    crop = pictures.random_crops(spec.size, (0.08, 1.0), views=1)
-    flipped = views.View(size=spec.size, scale=None, mean=spec.mean, std=spec.std)
-
-    def features_fn(variables, view):
-        return method.features(*variables, view)["backbone"]
-
-    def train_batches(epoch):
-        first = epoch * steps
-        return loader.batches(
-            train,
-            batch_size=size,
-            seed=config.seed,
-            start_step=first,
-            num_steps=first + steps,
-            transform=crop,
-            fields=("image", "label"),
-            workers=config.workers,
-        )
-
-    def test_batches():
-        for start in range(0, len(test["image"]), size):
-            part = {name: values[start : start + size] for name, values in test.items()}
-            yield {name: values[jax.process_index() :: jax.process_count()] for name, values in part.items()}
-
-    probe = linear.linear_probe(
-        features_fn,
-        variables,
-        train_batches,
-        test_batches,
-        train_view=lambda key, image: views.augment(key, image[:, 0], flipped),
-        test_view=lambda image: views.normalize(image, spec.mean, spec.std),
-        num_classes=train.num_classes,
-        config=spec.probe,
-        seed=config.seed,
-        on_epoch=lambda epoch, loss: print(f"linear probe, epoch {epoch + 1}: loss {loss:.4f}", flush=True),
-    )
-    return probe.accuracy
 
 
 def _export(params: PyTree, aux: Any, directory: str) -> None:

@@ -46,7 +46,7 @@ def curves(
     axes.margins(x=0.02)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4), useMathText=True)
     axes.yaxis.get_offset_text().set(fontsize=8, color=QUIET)
-    return _png(figure)
+    return png(figure)
 
 
 def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
@@ -60,7 +60,7 @@ def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
         PNG.
     """
     count = min(limit, *(len(images) for images in rows.values()))
-    figure = _blank((0.85 * count + 0.9, 0.85 * len(rows)))
+    figure = blank((0.85 * count + 0.9, 0.85 * len(rows)))
     left = 0.9 / (0.85 * count + 0.9)
     for line, (name, images) in enumerate(rows.items()):
         top = 1 - line / len(rows)
@@ -68,7 +68,7 @@ def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
         for column, image in enumerate(images[:count]):
             width, height = (1 - left) / count, 1 / len(rows)
             _picture(figure, image, (left + column * width, top - height, width * 0.95, height * 0.95))
-    return _png(figure)
+    return png(figure)
 
 
 def neighbours(queries, found, query_labels, found_labels, class_names=None, *, limit: int = 8) -> bytes:
@@ -88,10 +88,10 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None, *, 
     rows, columns = min(limit, len(queries)), found.shape[1]
     name_width, gap, cell = 1.15, 0.25, 0.8
     total = name_width + cell * (columns + 1) + gap
-    figure = _blank((total, cell * rows))
+    figure = blank((total, cell * rows))
     for row in range(rows):
         bottom = 1 - (row + 1) / rows
-        name = _class_name(query_labels[row], class_names)
+        name = class_name(query_labels[row], class_names)
         figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center")
         cells: list[Any] = [(queries[row], name_width, None)]
         for k in range(columns):
@@ -100,7 +100,7 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None, *, 
         for image, x, colour in cells:
             box = (x / total, bottom + 0.06 / rows, 0.88 * cell / total, 0.88 / rows)
             _picture(figure, image, box, frame=colour)
-    return _png(figure)
+    return png(figure)
 
 
 def embedding_map(embeddings, labels, class_names=None) -> bytes:
@@ -127,52 +127,12 @@ def embedding_map(embeddings, labels, class_names=None) -> bytes:
         colour = palette(index if len(classes) <= 20 else index / len(classes))
         member = points[labels == label]
         axes.scatter(*member.T, s=7 if len(points) > 200 else 30, color=colour, linewidths=0, alpha=0.8,
-                     label=_class_name(label, class_names))  # fmt: skip
+                     label=class_name(label, class_names))  # fmt: skip
     if len(classes) <= 20:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5),
                     markerscale=2 if len(points) > 200 else 1)  # fmt: skip
     axes.set_axis_off()
-    return _png(figure)
-
-
-def similarity_matrix(before, after, labels, class_names=None) -> bytes:
-    """Cosine similarities of all pairs before and after training, side by side, ordered by label.
-
-    Args:
-        before: float[N, D].
-        after: float[N, E], the same images.
-        labels: int[N]; lines part the kinds.
-        class_names: of the labels.
-
-    Returns:
-        PNG.
-    """
-    labels = np.asarray(labels)
-    order = np.argsort(labels, kind="stable")
-    kinds, starts = np.unique(labels[order], return_index=True)
-    edges = np.append(starts, len(labels))
-    names = [_class_name(kind, class_names) for kind in kinds]
-    figure = _blank((9.2, 4.6))
-    drawn: Any = None
-    panels = [figure.add_axes((0.09 + 0.43 * panel, 0.2, 0.37, 0.74)) for panel in (0, 1)]
-    for axes, title, features in zip(panels, ("before training", "after training"), (before, after), strict=True):
-        rows = np.asarray(features, float)[order]
-        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        drawn = axes.imshow(rows @ rows.T, vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
-        axes.set_title(title, fontsize=10, color=INK)
-        for edge in edges[1:-1]:
-            axes.axhline(edge - 0.5, color="white", linewidth=1.2)
-            axes.axvline(edge - 0.5, color="white", linewidth=1.2)
-        middles = (edges[:-1] + edges[1:] - 1) / 2
-        axes.set_xticks(middles, names, rotation=90, fontsize=7, color=INK)
-        axes.set_yticks(middles, names if axes is panels[0] else [], fontsize=7, color=INK)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.92, 0.2, 0.014, 0.74)))
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    bar.ax.tick_params(labelsize=7, labelcolor=QUIET, length=0)
-    bar.set_label("cosine similarity", fontsize=8, color=QUIET)
-    return _png(figure)
+    return png(figure)
 
 
 def _two_dimensions(embeddings) -> np.ndarray:
@@ -196,11 +156,13 @@ def _smooth(values: np.ndarray, width: int) -> np.ndarray:
     return np.where(known, total / np.maximum(count, 1), np.nan)
 
 
-def _class_name(label, class_names) -> str:
+def class_name(label, class_names) -> str:
+    """The name of a label, or its number where it has none."""
     return str(class_names[int(label)]) if class_names and 0 <= int(label) < len(class_names) else str(int(label))
 
 
-def _blank(size) -> Any:
+def blank(size) -> Any:
+    """An empty matplotlib figure of `size` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -210,7 +172,7 @@ def _blank(size) -> Any:
 
 
 def _figure(size) -> tuple[Any, Any]:
-    figure = _blank(size)
+    figure = blank(size)
     axes = figure.add_subplot(facecolor=PAPER)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET)
@@ -229,7 +191,8 @@ def _picture(figure, image, box, frame=None) -> None:
     axes.spines[:].set(visible=frame is not None, color=frame or INK, linewidth=2.5)
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """A matplotlib figure as PNG."""
     out = io.BytesIO()
     figure.savefig(out, format="png", bbox_inches="tight", pad_inches=0.05)
     return out.getvalue()

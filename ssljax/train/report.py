@@ -146,7 +146,8 @@ def _best(column: str, scores: Sequence[float]) -> float:
 
 
 def _words(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return _table(list(map(_text, header)), [[_text(row[0]), *(f"<td>{_text(x)}</td>" for x in row[1:])] for row in rows])
+    cells = [[_text(first), *(f"<td>{_text(cell)}</td>" for cell in others)] for first, *others in rows]
+    return _table(list(map(_text, header)), cells)
 
 
 def _results(report: Report) -> str:

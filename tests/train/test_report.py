@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssljax.train import plots, report
+from ssljax.train import matrix_plots, plots, report
 
 
 def png_size(png):
@@ -175,10 +175,10 @@ def test_similarity_matrix_is_ordered_by_kind():
     after = np.eye(2)[labels]
     shuffled = np.random.default_rng(0).permutation(8)
     before = np.ones((8, 3))
-    one = pixels(plots.similarity_matrix(before, after, labels))
-    two = pixels(plots.similarity_matrix(before, after[shuffled], labels[shuffled]))
+    one = pixels(matrix_plots.similarity_matrix(before, after, labels))
+    two = pixels(matrix_plots.similarity_matrix(before, after[shuffled], labels[shuffled]))
     np.testing.assert_array_equal(one, two)
-    assert (one != pixels(plots.similarity_matrix(before, before, labels))).any()
+    assert (one != pixels(matrix_plots.similarity_matrix(before, before, labels))).any()
 
 
 def test_pictures_repeat_and_leave_matplotlib_as_it_was():
