@@ -1,13 +1,16 @@
-# Two commands: `make demo` and `make test`. Everything lives in .venv; nothing outside this directory is touched.
+# `make demo`, `make demo-text` and `make test`. Everything lives in .venv; nothing outside this directory is touched.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick lint results clean
+.PHONY: demo demo-text test quick lint results clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m experiments.demo --workdir runs/demo
+
+demo-text: $(VENV)/.installed
+	$(BIN)/python -m experiments.bert_demo --workdir runs/demo-text
 
 test: lint
 	$(BIN)/python -m pytest -n 2

@@ -145,10 +145,18 @@ def non_default(config: Any) -> dict[str, Any]:
     """The options that are not at the recipe's value and change what is computed."""
     defaults = _comparable(type(config)())
     changed = {key: value for key, value in _comparable(config).items() if value != defaults[key]}
-    if "data" in changed:  # where a file lies on this machine is nobody else's business
-        kind, _, where = changed["data"].partition(":")
-        changed["data"] = f"{kind}:{Path(where).name}"
+    # where a file lies on this machine is nobody else's business
+    if "data" in changed:
+        changed["data"] = _without_folders(changed["data"])
+    if "finetune" in changed:
+        changed["finetune"] = [_without_folders(entry) for entry in changed["finetune"]]
     return changed
+
+
+def _without_folders(value: str) -> str:
+    """`arrays:/home/me/set.npz` -> `arrays:set.npz`."""
+    kind, colon, where = value.rpartition(":")
+    return f"{kind}{colon}{Path(where).name}"
 
 
 def print_table(results: Results) -> None:

@@ -11,7 +11,21 @@ FLOORS = [
     {"sharding", "optim", "models", "data"},
     {"methods"},
     {"train", "evals", "interop"},
-    {"plan", "records", "rows", "experiment", "vision", "vision_page", "cli"},
+    {
+        "plan",
+        "records",
+        "rows",
+        "experiment",
+        "vision",
+        "vision_page",
+        "vision_scores",
+        "text",
+        "text_page",
+        "text_scores",
+        "text_finetune",
+        "commands",
+        "cli",
+    },
     {"experiments"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -27,7 +41,7 @@ LAZY = {
     "tensorboardX",
     "tensorflow_datasets",
 }
-LAZY |= {"tokenizers", "tyro"}
+LAZY |= {"sentencex", "tokenizers", "tyro"}
 
 
 def imports(source, module):
@@ -45,6 +59,7 @@ def imports(source, module):
             base = ".".join([*above, *([node.module] if node.module else [])])
             found.extend((f"{base}.{alias.name}", eager) for alias in node.names)
         lazy = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        lazy |= isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for child in ast.iter_child_nodes(node):
             walk(child, eager and not lazy)
 
@@ -133,6 +148,7 @@ def test_the_walk_sees(module, source, problem):
         ("ssljax.losses.__init__", "from . import contrastive"),
         ("ssljax.methods.moco", "from ssljax import queue, sharding\nfrom flax import struct"),
         ("ssljax.data.sources", "def f():\n    import tensorflow_datasets"),
+        ("ssljax.data.text", "if TYPE_CHECKING:\n    from tokenizers import Tokenizer"),
         ("ssljax.records", "from ssljax import __version__"),
         ("experiments.moco", "from ssljax import experiment\nfrom experiments import common"),
     ],

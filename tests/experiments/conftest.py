@@ -1,8 +1,13 @@
 """Small data sets for the experiments."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
+
+from ssljax.data.text import prepare, python_topics, vocabulary
+from ssljax.models import bert
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +35,21 @@ def folder(tmp_path_factory):
                 pixels = rng.integers(0, 256, (rng.integers(30, 60), rng.integers(30, 60), 3), np.uint8)
                 Image.fromarray(pixels).save(root / split / kind / f"{i}.jpg")
     return f"folder:{root}"
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A corpus of forty documents of Python's reference, with a vocabulary of its own."""
+    root = tmp_path_factory.mktemp("corpus")
+    text = python_topics.as_text(python_topics.python_topics()[-40:])
+    (root / "topics.txt").write_text(text)
+    words = vocabulary.train_vocabulary(iter(text.splitlines()), 400)
+    prepare.prepare([root / "topics.txt"], words, root / "prepared")
+    return str(root / "prepared")
+
+
+@pytest.fixture
+def small_berts(monkeypatch):
+    """The sizes of the papers' models with one narrow layer each."""
+    for name, shape in bert.SIZES.items():
+        monkeypatch.setitem(bert.SIZES, name, dataclasses.replace(shape, hidden=16, layers=1, heads=2, intermediate=32))

@@ -1,0 +1,77 @@
+"""BERT on Python's own language reference: a few minutes on two CPU cores.
+
+Paper: none; the method is BERT's, arXiv 1810.04805, at a small scale
+Figure: none
+Ours: not run
+Command: make demo-text
+Cost: about four minutes on two CPU cores
+Differs: everything but the method: two layers, a vocabulary of 1,200 words learnt from the text, sequences of 64
+    tokens, no dropout, wider initial weights.
+"""
+
+import dataclasses
+
+from ssljax import cli, optim, text
+from ssljax.experiment import Experiment
+from ssljax.models.bert import BertShape
+
+SENTENCES = (
+    'The "while" statement is used for repeated execution as long as an [MASK] is true.',
+    "A function definition is an executable [MASK].",
+    "If the value is not found, a [MASK] is raised.",
+    "The return value must be a string [MASK].",
+    "This is the same [MASK] the object itself.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(text.TextConfig):
+    """The demo's settings."""
+
+    data: str = text.PYTHON_TOPICS
+    """python-topics, the language reference of this Python; or a directory made by experiments.bert_prepare."""
+    vocab_size: int = 1200
+    """Words to learn from the text."""
+    steps: tuple[int, ...] = (3000,)
+    lengths: tuple[int, ...] = (64,)
+    batch_sizes: tuple[int, ...] = (16,)
+    max_predictions: tuple[int, ...] = (10,)
+    held_out: int = 10
+    dropout: float = 0.0
+    layers: int = 2
+    hidden: int = 128
+    """Width."""
+    heads: int = 4
+    learning_rate: float = 1e-3
+    """At the end of the warm-up, of a tenth of the steps; then a line to 0."""
+    initial_std: float = 0.05
+    """Standard deviation of the initial weights; the paper's .02 is meant for a width of 768."""
+    log_every: int = 50
+    eval_every: int = 500
+    save_every: int = 1000
+
+
+def build(config: Config) -> Experiment:
+    """The experiment of `config`; reads no data."""
+    shape = BertShape(
+        hidden=config.hidden,
+        layers=config.layers,
+        heads=config.heads,
+        intermediate=4 * config.hidden,
+        positions=max(config.lengths),
+        initial_std=config.initial_std,
+    )
+    steps = sum(config.steps)
+    rate = optim.linear_with_warmup(config.learning_rate, steps, steps // 10)
+    return text.pretraining(
+        "bert_demo",
+        config,
+        shape,
+        (optim.bert_adamw(rate), rate),
+        vocab_size=config.vocab_size,
+        sentences=SENTENCES,
+    )
+
+
+if __name__ == "__main__":
+    cli.main(Config, build, __doc__)

@@ -1,0 +1,41 @@
+"""The BERT miniatures: tiny, mini, small and medium.
+
+Paper: Well-Read Students Learn Better: On the Importance of Pre-training Compact Models, arXiv 1908.08962
+Figure: GLUE test score / SST-2 / MRPC F1: tiny 64.2 / 83.2 / 81.1, mini 65.8 / 85.9 / 81.1, small 71.2 / 89.7 / 83.4,
+    medium 73.5 / 89.6 / 86.6, with distillation
+Ours: not run
+Command: python -m experiments.bert_miniatures --size mini --data prepared --workdir runs/bert_mini
+Cost: not measured
+Differs: pre-training alone, with bert_base's numbers; the paper's figures are after distillation on each task.
+"""
+
+import dataclasses
+from typing import Literal
+
+from ssljax import cli, optim, text
+from ssljax.experiment import Experiment
+from ssljax.models.bert import SIZES
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(text.TextConfig):
+    """bert_base's recipe at a smaller size."""
+
+    size: Literal["tiny", "mini", "small", "medium"] = "tiny"
+    """2 layers of width 128, 4 of 256, 4 of 512 or 8 of 512."""
+    learning_rate: float = 1e-4
+    """At the end of the warm-up; a line from step 0 to 0 at the last."""
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.01
+    """Of all but biases and LayerNorms."""
+
+
+def build(config: Config) -> Experiment:
+    """The experiment of `config`; reads no data but a prepared corpus' vocabulary."""
+    rate = optim.linear_with_warmup(config.learning_rate, sum(config.steps), config.warmup_steps)
+    optimizer = optim.bert_adamw(rate, weight_decay=config.weight_decay)
+    return text.pretraining("bert_miniatures", config, SIZES[config.size], (optimizer, rate))
+
+
+if __name__ == "__main__":
+    cli.main(Config, build, __doc__)

@@ -1,0 +1,143 @@
+"""SQuAD 1.1: finding the answer in a paragraph, fine-tuned several times from one pre-trained BERT.
+
+Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805, table 2
+Figure: dev, by the official code: bert-base F1 88.4, exact match 81.3; bert-large 91.0, 84.3
+Ours: not run
+Command: python -m experiments.squad --run runs/bert_base --train train-v1.1.json --dev dev-v1.1.json
+Cost: not measured
+Differs: the learning rate, epochs and batch size are those of the official command, the paper has 5e-5, 3 and 32. An
+    answer's tokens are those that cover its characters, and its text is what they cover.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from ssljax import cli, records, rows, sharding, text
+from ssljax.evals import glue, squad, squad_answers
+from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
+from ssljax.models import bert
+from ssljax.types import BadInputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The numbers of the official command."""
+
+    workdir: str = ""
+    """Where results and the first seed's predictions.json go; empty: runs/squad."""
+    run: str = ""
+    """Directory of a finished text run, or one in Hugging Face's format."""
+    train: str = ""
+    """SQuAD 1.1's train file, .json or .json.gz; empty: the articles of dev that are not held out."""
+    dev: str = ""
+    """The file to evaluate on."""
+    held_out: int = 10
+    """Articles of dev to evaluate on, the last ones, where there is no train file."""
+    length: int = 384
+    """In tokens, of question and window."""
+    stride: int = 128
+    """Tokens from window to window."""
+    max_query: int = 64
+    """Questions are cut to so many tokens."""
+    n_best: int = 20
+    """Starts and ends of each window that are tried."""
+    max_answer: int = 30
+    """Tokens of the longest answer."""
+    epochs: int = 2
+    batch_size: int = 12
+    learning_rate: float = 3e-5
+    """At the end of the warm-up."""
+    warmup: float = 0.1
+    """Share of the steps."""
+    weight_decay: float = 0.01
+    """Of all but biases and LayerNorms."""
+    by_length: bool = False
+    """Make batches of windows of like length: faster."""
+    seeds: int = 5
+    """Runs."""
+    seed: int = 0
+    """Of the first run."""
+    bfloat16: bool = False
+    """Compute the encoder in bfloat16."""
+    devices: int | None = None
+    """Use the first so many devices; None: all."""
+    record: bool = False
+    """Append the result to experiments/results/squad.json."""
+
+
+def run(config: Config) -> records.Results:
+    """Fine-tune and write results.json and predictions.json, or show those that are there.
+
+    Raises:
+        BadInputError: an option, the run or the data will not do.
+    """
+    workdir = config.workdir or "runs/squad"
+    numbers = FinetuneConfig(
+        config.epochs,
+        config.batch_size,
+        config.learning_rate,
+        config.warmup,
+        config.weight_decay,
+        config.seeds,
+        config.by_length,
+    )
+    if not (config.run and config.dev):
+        raise BadInputError("give --run DIRECTORY, a trained encoder, and --dev FILE, SQuAD's questions.")
+    sharding.start_hosts()
+    finished = records.check(workdir, config, "squad")
+    if finished is not None:
+        print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
+        records.print_table(finished)
+        return finished
+    train, dev = _questions(config)
+    params, shape, vocabulary = text.load_encoder(config.run)
+    sizes = {"length": config.length, "stride": config.stride, "max_query": config.max_query}
+    seen, unseen = squad.windows(train, vocabulary, **sizes), squad.windows(dev, vocabulary, **sizes)
+    answered = seen.placed[seen.question]
+    inputs = {name: rows[answered] for name, rows in seen.inputs.items()}
+    spans = {"n": config.n_best, "max_tokens": config.max_answer}
+    encoder = bert.bert(shape, dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32)
+    options = {"config": numbers, "score": squad.scorer(unseen, dev, **spans), "seed": config.seed}
+    with sharding.use_mesh(sharding.make_mesh(config.devices)):
+        found = finetune_seeds(
+            encoder, bert.span_head(), params["encoder"], inputs, unseen.inputs, kind="span", **options
+        )
+    results = {"fine-tuned": glue.summary(found)}
+    if jax.process_index() == 0:
+        records.claim(workdir, config, "squad")
+        answers = squad_answers.n_best(unseen, dev, found["outputs"], **spans)
+        predictions = {name: best[0].text for name, best in answers.items()}
+        (Path(workdir) / "predictions.json").write_text(json.dumps(predictions, indent=1))
+        names = {name: Path(getattr(config, name)).name for name in ("run", "train", "dev")}
+        metrics = [{"seeds": found["seeds"], "warnings": [sentence for one in found["warnings"] for sentence in one]}]
+        nameless = dataclasses.replace(config, **names)
+        records.write_results(workdir, nameless, "squad", results, records.environment(), metrics)
+        records.print_table(results)
+    return results
+
+
+def _questions(config: Config) -> tuple[list[squad.Question], list[squad.Question]]:
+    dev = squad.read_squad(config.dev)
+    if config.train:
+        return squad.read_squad(config.train), dev
+    return squad.split_articles(dev, config.held_out)
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    import tyro
+
+    config = tyro.cli(Config, prog="python -m experiments.squad", description=rows.paragraphs(__doc__ or ""))
+    try:
+        run(config)
+    except BadInputError as error:
+        sys.exit(cli.refuse(error))
+
+
+if __name__ == "__main__":
+    main()
