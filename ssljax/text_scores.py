@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ssljax import sharding
@@ -52,7 +53,7 @@ def held_out_batch(corpus: Corpus, masking: Masking, length: int, batch_size: in
     seen = instances.assemble(corpus, rows, length)
     numbers = {"example": np.arange(len(rows), dtype=np.int32), "epoch": np.zeros(len(rows), np.int32)}
     fixed = dataclasses.replace(masking, dupe_factor=1)
-    masked = fixed(jax.random.key(masking.seed), **seen, **numbers)
+    masked = fixed(jax.random.key(masking.seed), **jax.tree.map(jnp.asarray, seen | numbers))
     batch = {name: np.asarray(sharding.gather(value)) for name, value in masked.items()}
     before = np.take_along_axis(seen["tokens"], np.maximum(batch["positions"] - 1, 0), axis=1)
     return batch, before
