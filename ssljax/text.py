@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax import text_finetune, text_page, text_scores
+from ssljax import sharding, text_finetune, text_page, text_scores
 from ssljax.data.text import batches, corpus, prepare, python_topics
 from ssljax.data.text.masking import Masking
 from ssljax.data.text.vocabulary import SPECIALS, Vocabulary, read_vocabulary, train_vocabulary
@@ -197,6 +197,13 @@ def _topics_corpus(size: int) -> corpus.Corpus:
 def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sentences) -> Task:
     everything = _open_corpus(config.data, len(vocabulary))
     words = everything.vocabulary
+    sentences = text_scores.fitting(sentences, words, parts.shape.positions)
+    devices = sharding.data_devices()
+    for phase in phases:
+        if phase.batch_size % devices:
+            raise BadInputError(
+                f"batch_size={phase.batch_size} does not divide over {devices} devices; take a multiple."
+            )
     train, held_out = corpus.hold_out(everything, config.held_out)
     rows = min(phase.batch_size for phase in phases)
     tasks = text_finetune.read_tasks(config)

@@ -13,7 +13,7 @@ from ssljax import sharding
 from ssljax.data.text import instances
 from ssljax.data.text.corpus import Corpus
 from ssljax.data.text.masking import Masking
-from ssljax.data.text.vocabulary import Vocabulary
+from ssljax.data.text.vocabulary import Vocabulary, encode, tokenizer
 from ssljax.evals import ngrams
 from ssljax.evals.features import place
 from ssljax.evals.fill_mask import Filled, fill_mask
@@ -104,6 +104,12 @@ def fill(
     """`fill_mask` of each sentence."""
     predict = functools.partial(_compiled_logits(parts), params)
     return [fill_mask(predict, vocabulary, text, longest=parts.shape.positions, top=top) for text in sentences]
+
+
+def fitting(sentences: Sequence[str], vocabulary: Vocabulary, longest: int) -> list[str]:
+    """Those sentences that a model of `longest` positions can read whole."""
+    ids = encode(tokenizer(vocabulary), sentences)
+    return [sentence for sentence, words in zip(sentences, ids, strict=True) if len(words) + 2 <= longest]
 
 
 @functools.lru_cache(maxsize=8)

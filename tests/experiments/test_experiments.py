@@ -158,7 +158,7 @@ def test_a_directory_of_another_run_is_left_alone(tmp_path, arrays, folder, prep
 
     records.claim(config.workdir, config, "demo")
     other = dataclasses.replace(config, temperature=0.5)
-    with pytest.raises(experiment.BadInputError, match=r"temperature 0\.2, not 0\.5"):
+    with pytest.raises(experiment.BadInputError, match=r"temperature 0\.3, not 0\.5"):
         experiment.run(other, module.build(other))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("words")

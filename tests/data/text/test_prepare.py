@@ -59,7 +59,7 @@ def documents_of(text, vocabulary=VOCABULARY, split=lambda line: [line]):
     """The same from the text, held in memory as a whole."""
     to_ids = tokenizer(vocabulary, specials=False)
     documents = []
-    for part in re.split(r"\n[^\S\n]*(?=\n)", "\n" + text.replace("\r", "") + "\n"):
+    for part in re.split(r"\n[^\S\n]*(?=\n)", "\n" + text + "\n"):
         texts = [sentence for line in part.split("\n") if line.strip() for sentence in split(line.strip())]
         sentences = [ids for ids in encode(to_ids, texts) if ids]
         if sentences:
