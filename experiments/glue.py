@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ssljax import cli, records, rows, sharding, text
+from ssljax import cli, records, rows, sharding, text_export, workdirs
 from ssljax.data import order
 from ssljax.evals import glue, text_tasks
 from ssljax.evals.finetune import FinetuneConfig
@@ -89,7 +89,7 @@ def run(config: Config) -> records.Results:
     if not (config.run and config.data):
         raise BadInputError("give --run DIRECTORY, a trained encoder, and --data DIRECTORY or tfds:NAME, the task.")
     sharding.start_hosts()
-    finished = records.check(workdir, config, "glue")
+    finished = workdirs.check(workdir, config, "glue")
     if finished is not None:
         print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
         records.print_table(finished)
@@ -97,7 +97,7 @@ def run(config: Config) -> records.Results:
     train = _some(text_tasks.read_task(task, config.data, "train", config.data_dir), config)
     splits = (config.dev,) if config.dev else task.dev
     dev = [text_tasks.read_task(task, config.data, split, config.data_dir) for split in splits]
-    params, shape, vocabulary = text.load_encoder(config.run)
+    params, shape, vocabulary = text_export.load_encoder(config.run)
     encoder = bert.bert(shape, dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32)
     options = {"length": config.length, "seed": config.seed, "bag_of_words": config.bag_of_words}
     with sharding.use_mesh(sharding.make_mesh(config.devices)):
@@ -105,7 +105,7 @@ def run(config: Config) -> records.Results:
             encoder, params["encoder"], vocabulary, task, train, dev, config=numbers, **options
         )
     if jax.process_index() == 0:
-        records.claim(workdir, config, "glue")
+        workdirs.claim(workdir, config, "glue")
         data = config.data if config.data.startswith("tfds:") else f"tsv:{config.data}"
         nameless = dataclasses.replace(config, run=Path(config.run).name, data=data, data_dir=None)
         metrics = [{"seeds": found["seeds"], "warnings": [sentence for one in found["warnings"] for sentence in one]}]
@@ -119,7 +119,7 @@ def _some(train: text_tasks.Examples, config: Config) -> text_tasks.Examples:
         return train
     if not 1 <= config.train_examples <= len(train.first):
         raise BadInputError(f"train_examples={config.train_examples}: there are {len(train.first)}; ask for fewer.")
-    picked = order._permutation(config.seed, 0, len(train.first))[: config.train_examples]
+    picked = order.permutation(config.seed, 0, len(train.first))[: config.train_examples]
     second = None if train.second is None else [train.second[row] for row in picked]
     return text_tasks.Examples([train.first[row] for row in picked], second, train.labels[picked])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ssljax import cli, records, rows, sharding, text
+from ssljax import cli, records, rows, sharding, text_export, workdirs
 from ssljax.evals import glue, squad, squad_answers
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
@@ -89,13 +89,13 @@ def run(config: Config) -> records.Results:
     if not (config.run and config.dev):
         raise BadInputError("give --run DIRECTORY, a trained encoder, and --dev FILE, SQuAD's questions.")
     sharding.start_hosts()
-    finished = records.check(workdir, config, "squad")
+    finished = workdirs.check(workdir, config, "squad")
     if finished is not None:
         print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
         records.print_table(finished)
         return finished
     train, dev = _questions(config)
-    params, shape, vocabulary = text.load_encoder(config.run)
+    params, shape, vocabulary = text_export.load_encoder(config.run)
     sizes = {"length": config.length, "stride": config.stride, "max_query": config.max_query}
     seen, unseen = squad.windows(train, vocabulary, **sizes), squad.windows(dev, vocabulary, **sizes)
     answered = seen.placed[seen.question]
@@ -109,7 +109,7 @@ def run(config: Config) -> records.Results:
         )
     results = {"fine-tuned": glue.summary(found)}
     if jax.process_index() == 0:
-        records.claim(workdir, config, "squad")
+        workdirs.claim(workdir, config, "squad")
         answers = squad_answers.n_best(unseen, dev, found["outputs"], **spans)
         predictions = {name: best[0].text for name, best in answers.items()}
         (Path(workdir) / "predictions.json").write_text(json.dumps(predictions, indent=1))

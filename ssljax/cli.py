@@ -7,6 +7,10 @@ from typing import TypeVar
 
 from ssljax import experiment
 from ssljax.rows import paragraphs
+from ssljax.train import interruption
+from ssljax.train.checkpoint import SaveError
+from ssljax.train.guard import DivergedError
+from ssljax.train.interruption import Interrupted
 from ssljax.types import BadInputError
 
 Config = TypeVar("Config", bound=experiment.RunConfig)
@@ -15,7 +19,8 @@ Config = TypeVar("Config", bound=experiment.RunConfig)
 def main(config_type: type[Config], build: Callable[[Config], experiment.Experiment], description: str | None) -> None:
     """Parse the command line into `config_type`, build the experiment and run it.
 
-    Exits with 2 and one sentence on standard error when the user's input will not do.
+    Exits with one sentence on standard error: with 2 when the user's input will not do, with 75 when a signal came
+    and everything is saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges or cannot save.
 
     Args:
         config_type: a frozen dataclass with a default for every field.
@@ -30,8 +35,10 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
         experiment.run(config, build(config), description or "")
     except BadInputError as error:
         sys.exit(refuse(error))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped; the same command takes it up at the last checkpoint.")
+    except Interrupted as stopped:
+        interruption.leave(stopped)
+    except (DivergedError, SaveError) as error:
+        sys.exit(f"error: {error}")
 
 
 def refuse(error: BadInputError) -> int:

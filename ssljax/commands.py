@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from ssljax import cli, text, text_scores
+from ssljax import cli, text, text_export, text_scores
 from ssljax.data.text.vocabulary import encode, pack, tokenizer
 from ssljax.evals import features
 from ssljax.methods.bert import mean_of_tokens
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fill(command: FillMask) -> None:
     """`ssljax fill-mask`."""
-    params, shape, vocabulary = text.load_encoder(command.run)
+    params, shape, vocabulary = text_export.load_encoder(command.run)
     if "mlm" not in params:
         raise BadInputError(f"{command.run} has no head for masked words; give a run of BERT's pre-training.")
     (filled,) = text_scores.fill(text.build(shape), params, vocabulary, [command.sentence], command.top)
@@ -93,7 +93,7 @@ def embed(command: Embed) -> None:
         raise BadInputError(f"{output} exists: it is not overwritten; choose another name.")
     if output.suffix != ".npy" or not output.absolute().parent.is_dir():
         raise BadInputError(f"{output}: give a name that ends with .npy, in a folder that exists.")
-    params, shape, vocabulary = text.load_encoder(command.run)
+    params, shape, vocabulary = text_export.load_encoder(command.run)
     vectors = sentence_vectors(text.build(shape), params, vocabulary, lines)
     partial = output.with_suffix(".partial.npy")
     np.save(partial, vectors)
@@ -124,7 +124,7 @@ def sentence_vectors(parts, params, vocabulary, lines: Sequence[str]) -> np.ndar
 def export(command: Export) -> None:
     """`ssljax export`."""
     run, target = Path(command.run), Path(command.directory)
-    source = run / (text.EXPORTED if command.to == "huggingface" else PICTURES)
+    source = run / (text_export.EXPORTED if command.to == "huggingface" else PICTURES)
     if not source.exists():
         kind = "text" if command.to == "huggingface" else "pictures"
         raise BadInputError(f"{run} holds no {source.name}; --to {command.to} wants a finished run on {kind}.")

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ssljax import records, sharding
+from ssljax import records, sharding, workdirs
+from ssljax.pretraining import pretrain
 from ssljax.records import Results
-from ssljax.train import checkpoint
-from ssljax.train.logging import RunLog
-from ssljax.train.loop import fit
+from ssljax.train import canary, interruption, lock
+from ssljax.train.interruption import Interruption
 from ssljax.train.state import init_state
-from ssljax.train.step import compile_step, train_step
+from ssljax.train.step import train_step
 from ssljax.types import BadInputError, Batch, Method, PyTree
 
 
@@ -34,8 +34,20 @@ class RunConfig:
     """Epochs between online evaluations; steps where the recipe counts in steps."""
     save_every: int = 10
     """Epochs between checkpoints; steps where the recipe counts in steps."""
+    keep: int = 2
+    """So many of the newest checkpoints stay."""
+    keep_every: int | None = None
+    """So do those at multiples of so many epochs, or steps where the recipe counts in steps."""
+    keep_best: str = ""
+    """And the best by a logged figure: NAME:max or NAME:min, such as knn:max."""
     stop_after: int | None = None
     """End after so many steps instead of the recipe's; the schedules stay those of the whole recipe."""
+    allow: tuple[str, ...] = ()
+    """Options that may differ from those that the run in the workdir began with."""
+    stall_timeout: int = 120
+    """Seconds without a step, compilation apart, after which all processes end and name the one behind; 0: never."""
+    canary: bool = True
+    """Check at the start that compiled code computes here what it should."""
     record: bool = False
     """Append the result to experiments/results/NAME.json."""
 
@@ -45,7 +57,10 @@ class Task(NamedTuple):
 
     Attributes:
         examples: how many training examples there are.
-        batches: `(first_step, last_step) -> iterator` of global batches on the devices.
+        batches: `(first_step, last_step, shift) -> iterator` of global batches on the devices; the batch of step n
+            holds the data of n + `shift`.
+        samples: `(step, shift) -> list` that names the samples of such a batch.
+        fingerprint: of the data: a run is not taken up with other data.
         batch_shapes: a batch of each shape that `batches` yields, in order, as `jax.ShapeDtypeStruct`s.
         monitor: `(params, aux) -> {name: figure}` during training; anything else that JSON holds is logged as well.
         evaluate: `({row: (params, aux)}) -> {row: {column: figure}}` at the end; rows may be added.
@@ -56,7 +71,9 @@ class Task(NamedTuple):
     """
 
     examples: int
-    batches: Callable[[int, int], Iterator[Batch]]
+    batches: Callable[[int, int, int], Iterator[Batch]]
+    samples: Callable[[int, int], list[Any]]
+    fingerprint: str
     batch_shapes: tuple[Batch, ...]
     monitor: Callable[[PyTree, PyTree], dict[str, Any]]
     evaluate: Callable[[dict[str, tuple[PyTree, PyTree]]], Results]
@@ -104,79 +121,55 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
     A finished run is shown again, not repeated.
 
     Raises:
-        BadInputError: an option or the data will not do, or the directory holds another run.
+        BadInputError: an option or the data will not do, or the directory holds another run or is in use.
+        Interrupted: a signal came; what was reached is saved.
+        DivergedError: the loss is not finite, whatever was tried.
+        SaveError: checkpoints cannot be written.
     """
     workdir = config.workdir or f"runs/{experiment.name}"
     sharding.start_hosts()
-    finished = records.check(workdir, config, experiment.name)
+    finished = workdirs.check(workdir, config, experiment.name)
     if finished is not None:
         print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")
         records.print_table(finished)
         return finished
-    with sharding.use_mesh(sharding.make_mesh(config.devices)):
-        return _run(workdir, config, experiment, description)
+    mesh = sharding.make_mesh(config.devices)
+    if config.canary:
+        canary.check(bfloat16=getattr(config, "bfloat16", False))
+    with interruption.watch() as stop, lock.hold(workdir), sharding.use_mesh(mesh):
+        return _run(workdir, config, experiment, description, stop)
 
 
-def _run(workdir: str, config: RunConfig, experiment: Experiment, description: str) -> Results:
+def _run(workdir: str, config: RunConfig, experiment: Experiment, description: str, stop: Interruption) -> Results:
     began = time.time()
-    task = experiment.task()
-    if task.examples < experiment.batch_size:
-        raise BadInputError(
-            f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
-            "choose a smaller batch."
-        )
-    steps_per_epoch = task.examples // experiment.batch_size
-    optimizer, schedule = experiment.optimizer(steps_per_epoch)
-    check_shapes(experiment, task, optimizer)
-    records.claim(workdir, config, experiment.name)
-    state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes[0], config.seed)
-    untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
-    state, log_rows, seconds = _train(workdir, config, experiment, task, optimizer, schedule, state)
-    trained = (state.params, state.aux)
-    results = task.evaluate({"untrained": untrained, experiment.label: trained})
-    page = task.page(*trained, log_rows)
-    if jax.process_index() == 0:
-        task.export(*trained, workdir)
-        environment = records.environment(seconds_training=seconds, seconds=time.time() - began)
-        records.write_report(workdir, config, experiment.name, description, results, environment, log_rows, page)
-        # last: results.json says that the run is finished
-        records.write_results(workdir, config, experiment.name, results, environment, log_rows)
-        records.print_table(results)
-        print(f"The report is {workdir}/report.html")
+    with stop.leaving_allowed():
+        task = experiment.task()
+        if task.examples < experiment.batch_size:
+            raise BadInputError(
+                f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
+                "choose a smaller batch."
+            )
+        optimizer, schedule = experiment.optimizer(task.examples // experiment.batch_size)
+        check_shapes(experiment, task, optimizer)
+        workdirs.check_data(workdir, task.fingerprint)
+        workdirs.claim(workdir, config, experiment.name)
+        state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes[0], config.seed)
+        untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
+    pretrained = pretrain(workdir, config, experiment, task, optimizer, schedule, state, stop)
+    with stop.leaving_allowed():
+        trained = (pretrained.state.params, pretrained.state.aux)
+        results = task.evaluate({"untrained": untrained, experiment.label: trained})
+        page = task.page(*trained, pretrained.rows)
+        if jax.process_index() == 0:
+            task.export(*trained, workdir)
+            environment = records.environment(seconds_training=pretrained.seconds, seconds=time.time() - began)
+            rows = pretrained.rows
+            records.write_report(workdir, config, experiment.name, description, results, environment, rows, page)
+            # last: results.json says that the run is finished
+            records.write_results(workdir, config, experiment.name, results, environment, rows)
+            records.print_table(results)
+            print(f"The report is {workdir}/report.html")
     return results
-
-
-def _train(workdir, config, experiment, task, optimizer, schedule, state):
-    steps_per_epoch = task.examples // experiment.batch_size
-    total_steps, unit = experiment.length(steps_per_epoch)
-    if config.stop_after is not None:
-        total_steps = min(total_steps, config.stop_after)
-    checkpoints = checkpoint.open_checkpoints(workdir)
-    restored = checkpoint.restore(checkpoints, state)
-    state = state if restored is None else restored
-    first_step = int(state.step)
-    log = RunLog(workdir, total_steps=total_steps, start_step=first_step, title=experiment.name, headline=task.headline)
-    if restored is not None:
-        log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.")
-    began = time.time()
-    state = fit(
-        state,
-        compile_step(experiment.method, experiment.views, optimizer),
-        task.batches(first_step, total_steps),
-        total_steps=total_steps,
-        log_every=config.log_every,
-        log=lambda step, metrics: log.write(
-            step, metrics | {"lr": float(schedule(step - 1)), "epoch": step / steps_per_epoch}
-        ),
-        tick=log.tick,
-        hooks=(
-            (config.eval_every * unit, lambda n, now: log.write(n, task.monitor(now.params, now.aux))),
-            (config.save_every * unit, lambda _, now: checkpoint.save(checkpoints, now)),
-        ),
-    )
-    checkpoints.wait_until_finished()
-    log.close()
-    return state, log.rows, time.time() - began
 
 
 def check_shapes(experiment: Experiment, task: Task, optimizer: optax.GradientTransformation) -> None:

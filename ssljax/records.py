@@ -12,74 +12,37 @@ import jax
 
 from ssljax import __version__
 from ssljax.rows import paragraphs
-from ssljax.types import BadInputError
 
 Results = dict[str, dict[str, float]]
 
 # options that change where and how a run works, not what it computes
 NEUTRAL = {"workdir", "devices", "workers", "data_dir", "log_every", "save_every", "eval_every", "record"}
+NEUTRAL |= {"keep", "keep_every", "keep_best", "allow", "stall_timeout", "canary"}
 UNSPOKEN = {"skip_bad", "stop_after"}  # in no recipe
 RESULTS = Path("experiments") / "results"
 
 
-def check(workdir: str, config: Any, name: str) -> Results | None:
-    """Make sure that `workdir` is new or holds this very run; writes nothing.
-
-    Returns:
-        The results if the run is finished, else None.
-
-    Raises:
-        BadInputError: the directory holds something else; the sentence says what differs.
-    """
-    from etils import epath
-
-    directory, wanted = epath.Path(workdir), _identity(config, name)
-    if not directory.exists():
-        return None
-    if not (directory / "config.json").exists():
-        if any(directory.iterdir()):
-            raise BadInputError(f"workdir={workdir} is not empty and holds no run; choose a new directory.")
-        return None
-    found = json.loads((directory / "config.json").read_text())
-    differing = [key for key in wanted | found if wanted.get(key) != found.get(key)]
-    if differing:
-        changes = ", ".join(f"{key} {found.get(key)!r}, not {wanted.get(key)!r}" for key in differing)
-        raise BadInputError(f"workdir={workdir} holds another run ({changes}); choose another --workdir.")
-    results = directory / "results.json"
-    return json.loads(results.read_text()) if results.exists() else None
-
-
-def claim(workdir: str, config: Any, name: str) -> None:
-    """Make `workdir` and write down whose it is."""
-    from etils import epath
-
-    if jax.process_index() == 0:
-        directory = epath.Path(workdir)
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / "config.json", json.dumps(_identity(config, name), indent=2))
-
-
 def environment(**seconds: float) -> dict[str, Any]:
     """Date, commit, device and versions, with the given timings rounded."""
-    import flax
-    import jaxlib
-    import optax
-
     devices = jax.devices()
     return {
         "date": datetime.date.today().isoformat(),
         "commit": _commit(),
         "device": f"{len(devices)} x {_device_name(devices[0])}",
-        "versions": {
-            "ssljax": __version__,
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "flax": flax.__version__,
-            "optax": optax.__version__,
-        },
+        "versions": versions(),
         **{name: round(value, 1) for name, value in seconds.items()},
     }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide what is computed."""
+    import flax
+    import jaxlib
+    import optax
+
+    libraries = {"jax": jax, "jaxlib": jaxlib, "flax": flax, "optax": optax}
+    found = {name: library.__version__ for name, library in libraries.items()}
+    return {"ssljax": __version__, "python": platform.python_version()} | found
 
 
 def write_results(
@@ -95,12 +58,12 @@ def write_results(
         "environment": environment,
         "last_metrics": metrics[-1] if metrics else {},
     }
-    _write(epath.Path(workdir) / "results.json", json.dumps(rounded, indent=2))
-    _write(epath.Path(workdir) / "record.json", json.dumps(record, indent=2))
+    write(epath.Path(workdir) / "results.json", json.dumps(rounded, indent=2))
+    write(epath.Path(workdir) / "record.json", json.dumps(record, indent=2))
     if config.record:
         path = RESULTS / f"{name}.json"
         earlier = json.loads(path.read_text()) if path.exists() else []
-        _write(path, json.dumps([*earlier, record], indent=2) + "\n")
+        write(path, json.dumps([*earlier, record], indent=2) + "\n")
 
 
 def write_report(
@@ -120,7 +83,7 @@ def write_report(
     from ssljax.train import plots
     from ssljax.train.report import Report, write_report
 
-    defaults, ours = _comparable(type(config)()), _comparable(config)
+    defaults, ours = comparable(type(config)()), comparable(config)
     title, _, text = description.partition("\n")
     if "\nPaper: none" in description:
         defaults = dict.fromkeys(defaults)
@@ -143,14 +106,20 @@ def write_report(
 
 def non_default(config: Any) -> dict[str, Any]:
     """The options that are not at the recipe's value and change what is computed."""
-    defaults = _comparable(type(config)())
-    changed = {key: value for key, value in _comparable(config).items() if value != defaults[key]}
+    defaults = comparable(type(config)())
+    changed = {key: value for key, value in comparable(config).items() if value != defaults[key]}
     # where a file lies on this machine is nobody else's business
     if "data" in changed:
         changed["data"] = _without_folders(changed["data"])
     if "finetune" in changed:
         changed["finetune"] = [_without_folders(entry) for entry in changed["finetune"]]
     return changed
+
+
+def comparable(config: Any) -> dict[str, Any]:
+    """The options that change what a run computes, as JSON holds them."""
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in NEUTRAL}
+    return json.loads(json.dumps(values))
 
 
 def _without_folders(value: str) -> str:
@@ -170,16 +139,8 @@ def print_table(results: Results) -> None:
     print()
 
 
-def _identity(config: Any, name: str) -> dict[str, Any]:
-    return {"experiment": name} | _comparable(config)
-
-
-def _comparable(config: Any) -> dict[str, Any]:
-    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in NEUTRAL}
-    return json.loads(json.dumps(values))
-
-
-def _write(path: Any, text: str) -> None:
+def write(path: Any, text: str) -> None:
+    """Write a whole file or leave the old one."""
     partial = path.with_suffix(".partial")
     partial.write_text(text)
     partial.replace(path)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax import sharding, text_finetune, text_page, text_scores
+from ssljax import sharding, text_export, text_finetune, text_page, text_scores
 from ssljax.data.text import batches, corpus, prepare, python_topics
 from ssljax.data.text.masking import Masking
-from ssljax.data.text.vocabulary import SPECIALS, Vocabulary, read_vocabulary, train_vocabulary
+from ssljax.data.text.vocabulary import SPECIALS, Vocabulary, train_vocabulary
 from ssljax.data.text.wordpiece import BERT_RESERVED
 from ssljax.experiment import Experiment, RunConfig, Task
-from ssljax.interop import huggingface
 from ssljax.methods import bert as method
 from ssljax.models import bert as models
 from ssljax.text_scores import Bert
-from ssljax.types import BadInputError, PyTree
+from ssljax.types import BadInputError
 
 PYTHON_TOPICS = "python-topics"
 SENTENCES = (
@@ -32,7 +30,6 @@ SENTENCES = (
     "She won the gold [MASK] at the Olympic Games.",
     "The book was [MASK] in 1950.",
 )
-EXPORTED = "huggingface"  # the folder of a run that holds its encoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,31 +143,6 @@ def check_phases(config: TextConfig, **options: tuple) -> None:
             )
 
 
-def load_encoder(run: str) -> tuple[PyTree, models.BertShape, Vocabulary]:
-    """The trained parts of a finished run, or of a directory in Hugging Face's format.
-
-    Returns:
-        `({"encoder", "mlm", "nsp"}, shape, vocabulary)`; heads that are not there are left out.
-
-    Raises:
-        BadInputError: the directory holds neither.
-    """
-    for directory in (Path(run) / EXPORTED, Path(run)):
-        if (directory / "model.safetensors").exists():
-            params, shape = huggingface.load_pretrained(directory)
-            return params, shape, _words_of(directory)
-    raise BadInputError(
-        f"{run} holds no trained encoder; name the --workdir of a finished text run or a directory with "
-        "config.json, vocab.txt and model.safetensors."
-    )
-
-
-def _words_of(directory: Path) -> Vocabulary:
-    settings = directory / "tokenizer_config.json"
-    lower_case = json.loads(settings.read_text()).get("do_lower_case", True) if settings.exists() else True
-    return read_vocabulary(directory / "vocab.txt", lower_case)
-
-
 def _phases(config: TextConfig) -> tuple[batches.Phase, ...]:
     check_phases(config, lengths=config.lengths, batch_sizes=config.batch_sizes, max_predictions=config.max_predictions)
     return tuple(map(batches.Phase, config.steps, config.lengths, config.batch_sizes))
@@ -207,6 +179,7 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
     train, held_out = corpus.hold_out(everything, config.held_out)
     rows = min(phase.batch_size for phase in phases)
     tasks = text_finetune.read_tasks(config)
+    drawing = {"seed": config.seed, "dupe_factor": config.dupe_factor or None}
     # words that are held out are judged at the length that the run begins with
     judged = functools.cache(lambda: text_scores.held_out_batch(held_out, masking, phases[0].length, rows))
 
@@ -226,19 +199,16 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
 
     return Task(
         examples=batches.num_examples(train, phases[0], config.seed),
-        batches=lambda first, last: batches.batches(
-            train,
-            phases,
-            seed=config.seed,
-            start_step=first,
-            num_steps=last,
-            dupe_factor=config.dupe_factor or None,
+        batches=lambda first, last, shift: batches.batches(
+            train, phases, start_step=first, num_steps=last, shift=shift, **drawing
         ),
+        samples=lambda step, shift: batches.samples(train, phases, step, shift=shift, **drawing),
+        fingerprint=everything.fingerprint,
         batch_shapes=tuple(map(_shapes, phases)),
         monitor=monitor,
         evaluate=evaluate,
         page=lambda params, aux, log: text_page.page(parts, params, words, sentences, log),
-        export=lambda params, aux, directory: _export(params, parts.shape, words, directory),
+        export=lambda params, aux, directory: text_export.export(params, parts.shape, words, directory),
         headline=("loss", "mlm_accuracy", "held_out_mlm_accuracy"),
     )
 
@@ -247,23 +217,6 @@ def _open_corpus(data: str, words: int) -> corpus.Corpus:
     if not data:
         raise BadInputError("data='': give --data DIRECTORY, made by python -m experiments.bert_prepare.")
     return _topics_corpus(words) if data == PYTHON_TOPICS else corpus.open_corpus(data)
-
-
-def _export(params: PyTree, shape: models.BertShape, vocabulary: Vocabulary, directory: str) -> None:
-    """Leave the encoder and its heads in Hugging Face's format in `directory/huggingface`."""
-    from etils import epath
-
-    target = epath.Path(directory) / EXPORTED
-    if target.exists():  # of this very run, stopped later on
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        written = Path(folder) / EXPORTED
-        huggingface.save_pretrained(written, params, shape, vocabulary.words, vocabulary.lower_case)
-        partial = epath.Path(directory) / f"{EXPORTED}.partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        for path in written.iterdir():
-            epath.Path(path).copy(partial / path.name, overwrite=True)
-        partial.rename(target)
 
 
 def _shapes(phase: batches.Phase) -> dict[str, jax.ShapeDtypeStruct]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ssljax import vision_page, vision_scores
 from ssljax.data import loader, pictures, sources, views
+from ssljax.data.order import batch_indices
 from ssljax.evals import linear
 from ssljax.experiment import RunConfig, Task
 from ssljax.interop import torchvision
@@ -100,13 +101,14 @@ def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size:
     bank = functools.cache(lambda: loader.load_all(train, transform=centre, limit=spec.bank))
     tested = functools.cache(lambda: loader.load_all(test, transform=centre))
 
-    def batches(first: int, last: int) -> Iterator[Batch]:
+    def batches(first: int, last: int, shift: int) -> Iterator[Batch]:
         return loader.batches(
             train,
             batch_size=batch_size,
             seed=config.seed,
             start_step=first,
             num_steps=last,
+            shift=shift,
             transform=crops,
             workers=config.workers,
         )
@@ -118,6 +120,10 @@ def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size:
     return Task(
         examples=len(train),
         batches=batches,
+        samples=lambda step, shift: batch_indices(
+            config.seed, step + shift, size=len(train), batch_size=batch_size
+        ).tolist(),
+        fingerprint=train.fingerprint,
         batch_shapes=({"image": jax.ShapeDtypeStruct((batch_size, *shape), np.uint8)},),
         monitor=monitor,
         evaluate=lambda rows: vision_scores.evaluate(spec, config, features_fn, method, rows, train, tested, centre),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import bert_demo, bert_large_lamb
-from ssljax import commands, experiment, text
+from ssljax import commands, experiment, text, text_export
 from ssljax.types import BadInputError
 
 pytestmark = pytest.mark.slow
@@ -94,7 +94,7 @@ def test_embed_gives_the_mean_of_the_last_layer(run, tmp_path, capsys):
     ssljax("embed", "--run", run[0], tmp_path / "lines.txt", tmp_path / "out.npy")
     vectors = np.load(tmp_path / "out.npy")
     assert vectors.shape == (3, 16)
-    params, shape, vocabulary = text.load_encoder(str(run[0]))
+    params, shape, vocabulary = text_export.load_encoder(str(run[0]))
     for line, vector in zip(lines, vectors, strict=True):
         (alone,) = commands.sentence_vectors(text.build(shape), params, vocabulary, [line])
         np.testing.assert_allclose(vector, alone, atol=1e-5)
@@ -105,7 +105,7 @@ def test_export_copies_the_directory(run, tmp_path):
     ssljax("export", "--run", run[0], "--to", "huggingface", tmp_path / "copy")
     for name in ("config.json", "vocab.txt", "model.safetensors"):
         assert (tmp_path / "copy" / name).read_bytes() == (run[0] / "huggingface" / name).read_bytes()
-    params, shape, vocabulary = text.load_encoder(str(tmp_path / "copy"))
+    params, shape, vocabulary = text_export.load_encoder(str(tmp_path / "copy"))
     assert set(params) == {"encoder", "mlm", "nsp"}
     assert shape.hidden == 16
     assert len(vocabulary) <= 400

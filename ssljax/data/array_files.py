@@ -1,7 +1,8 @@
 """Pictures in an `.npz` file, as pixels or encoded, and the set that comes with the package."""
 
+import math
+import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from ssljax.types import BadInputError
 
 WANTED = "SPLIT_images (uint8 [N, H, W] or [N, H, W, C]) or SPLIT_jpeg (uint8) and SPLIT_offsets (int)"
 
-UNREADABLE = (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error)
+MOST_CLASSES = 1 << 20  # where labels alone say how many there are
+HIGHEST_RATIO = 1032  # deflate's
+HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
 
 
 def open_embedded(which: str, split: str) -> Reader:
@@ -62,19 +65,53 @@ def _load(file: str, split: str) -> dict[str, np.ndarray]:
     if not Path(file).is_file():
         raise BadInputError(f"arrays:{file}: there is no such file; give the path of an .npz file.")
     try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            splits = {key.rpartition("_")[0] for key in stored if key.endswith(("_images", "_jpeg"))}
+        with zipfile.ZipFile(file) as stored:
+            _check_directory(file, stored)
+            members = {info.filename.removesuffix(".npy"): info for info in stored.infolist()}
+            splits = {key.rpartition("_")[0] for key in members if key.endswith(("_images", "_jpeg"))}
             if not splits:
-                held = ", ".join(stored) or "nothing"
+                held = ", ".join(members) or "nothing"
                 raise BadInputError(f"arrays:{file} holds {held} and must hold {WANTED}.")
             if split not in splits:
                 raise missing_split(f"arrays:{file}", split, splits)
             wanted = {f"{split}_{part}" for part in ("images", "labels", "jpeg", "offsets")} | {"class_names"}
-            return {key: stored[key] for key in stored if key in wanted}
+            return {key: _member(stored, info) for key, info in members.items() if key in wanted}
     except BadInputError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds of exceptions on damaged bytes
         raise BadInputError(f"arrays:{file} is not an .npz file without pickles ({error}).") from error
+
+
+def _check_directory(file: str, stored: zipfile.ZipFile) -> None:
+    """A damaged directory could hide a member, such as the labels: its length and the names are there twice."""
+    with open(file, "rb") as stream:
+        stream.seek(-min(Path(file).stat().st_size, 1 << 16), os.SEEK_END)
+        end = stream.read().rpartition(b"PK\x05\x06")[2]
+    count = int.from_bytes(end[6:8], "little")
+    if count != len(stored.infolist()):
+        raise ValueError(f"its directory lists {len(stored.infolist())} of {count} members")
+    for info in stored.infolist():
+        stored.open(info).close()
+
+
+def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array; what it claims to hold is compared with what is there before memory is taken for it."""
+    room = min(info.compress_size, Path(str(stored.filename)).stat().st_size)
+    ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: HIGHEST_RATIO}.get(info.compress_type, 0)
+    if info.file_size > ratio * room + HEADER:
+        raise ValueError(f"{info.filename} claims {info.file_size} bytes in {room}")
+    with stored.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) > info.file_size:
+            raise ValueError(f"{info.filename} claims {dtype} {list(shape)} in {info.file_size} bytes")
+    with stored.open(info) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        # the checksum is compared at the end of the member only
+        if stream.read(1):
+            raise ValueError(f"{info.filename} holds more than its array")
+    return array
 
 
 def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
@@ -86,7 +123,9 @@ def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
 
 def _check_labels(file: str, key: str, labels: np.ndarray, count: int, names: np.ndarray | None) -> None:
     _check(labels.dtype.kind in "iu" and labels.shape == (count,), file, key, labels, f"int [{count}]")
-    highest = np.iinfo(np.int32).max if names is None else len(names) - 1
+    if names is not None:
+        _check(names.dtype.kind in "US" and names.ndim == 1, file, "class_names", names, "strings [classes]")
+    highest = MOST_CLASSES - 1 if names is None else len(names) - 1
     if count and (labels.min() < 0 or labels.max() > highest):
         found = f"{labels.min()} to {labels.max()}"
         raise BadInputError(f"{file}: {key} holds {found} and must lie in 0 to {highest} (see class_names).")

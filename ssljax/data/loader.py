@@ -4,7 +4,6 @@ Small sets of one shape lie on the device as uint8; the others stream through gr
 """
 
 import functools
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,8 @@ import numpy as np
 from ssljax import sharding
 from ssljax.data.order import batch_indices, record_rng
 from ssljax.data.pictures import Record, Transform
-from ssljax.data.sources import check_enough, name_of, require_labels
+from ssljax.data.sources import Source, check_enough, name_of, read_record, require_labels, told
+from ssljax.data.workers import in_processes, take
 from ssljax.types import Array, BadInputError
 
 THREADS = 16
@@ -30,6 +30,7 @@ def batches(
     seed: int = 0,
     start_step: int = 0,
     num_steps: int,
+    shift: int = 0,
     transform: Transform | None = None,
     fields: Sequence[str] = ("image",),
     resident_bytes: int = 1 << 31,
@@ -43,6 +44,7 @@ def batches(
         seed: of the shuffle and of the transform's randomness.
         start_step: the first step; `n` goes on exactly where a run of n steps stopped.
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
+        shift: read the data of so many steps later.
         transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
         fields: of the records, such as ("image", "label").
         resident_bytes: a set without a transform up to this size lies on each device; 0 always streams.
@@ -60,8 +62,8 @@ def batches(
         raise BadInputError(f"batch_size={batch_size} must be a multiple of the {devices} devices.")
     if "label" in fields:
         require_labels(source)
-    steps = range(start_step, num_steps)
-    if transform is None and len(source) * source[0]["image"].nbytes <= resident_bytes:
+    steps = range(start_step + shift, num_steps + shift)
+    if transform is None and len(source) * read_record(source, 0)["image"].nbytes <= resident_bytes:
         arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
         return _resident_batches(arrays, len(source), seed, batch_size, steps)
     return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
@@ -99,8 +101,7 @@ def local_rows(batch_size: int) -> np.ndarray:
 
 def _read_all(source: Any, transform: Transform | None, indices: Sequence[int]) -> list[Record]:
     def read(index):
-        record = source[index]
-        return transform(record, record_rng(0, index)) if transform else record
+        return _transformed(source, transform, index, record_rng(0, index))
 
     with ThreadPoolExecutor(min(THREADS, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(read, indices))
@@ -160,42 +161,44 @@ def _streamed_batches(
     threads = grain.ReadOptions(2 if workers else THREADS, prefetch_buffer_size=max(THREADS, ahead))
     records = grain.MapDataset.range(len(steps) * len(rows)).map(read).to_iter_dataset(threads)
     if workers:
-        _mark_flags_parsed()
-        buffered = -(-ahead // workers)
-        records = records.mp_prefetch(grain.MultiprocessingOptions(workers, per_worker_buffer_size=buffered))
+        records = in_processes(records, workers, ahead)
     iterator = iter(records)
     try:
-        for _ in steps:
-            batch = list(itertools.islice(iterator, len(rows)))
+        for step in steps:
+            batch = take(source, iterator, len(rows), step, workers)
             _note(source, batch)
             yield sharding.shard_batch(_stack(source, batch, fields))
     finally:
         iterator.close()
 
 
-def _mark_flags_parsed() -> None:
-    """Grain's workers read absl flags, which absl refuses in programs that do not parse theirs with absl."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-
-
-def _read_streamed(source, transform, seed, batch_size, start_step, rows, number: int) -> Record:
-    """Record `number` of those this process reads; errors travel as values, since grain wraps a worker's."""
+def _read_streamed(source, transform, seed, batch_size, start_step, rows, number: int) -> Record | str:
+    """Record `number` of those this process reads; an error travels as its sentence, since grain wraps a worker's."""
     step, row = start_step + number // len(rows), int(rows[number % len(rows)])
     index = int(batch_indices(seed, step, size=len(source), batch_size=batch_size)[row])
     try:
-        record = source[index]
-        return transform(record, record_rng(seed, step * batch_size + row)) if transform else record
+        return _transformed(source, transform, index, record_rng(seed, step * batch_size + row))
     except BadInputError as error:
-        return {"error": str(error)}
+        return str(error)
 
 
-def _note(source: Any, records: list[Record]) -> None:
+def _transformed(source: Any, transform: Transform | None, index: int, rng: np.random.Generator) -> Record:
+    record = read_record(source, index)
+    if transform is None:
+        return record
+    try:
+        made = transform(record, rng)
+    except Exception as error:
+        raise BadInputError(
+            f"{name_of(source)}: the transform of record {index} failed ({told(error)}); mend one of the two."
+        ) from error
+    return made | {"skipped": record["skipped"]} if "skipped" in record else made
+
+
+def _note(source: Any, records: list[Record | str]) -> None:
     """Raise the first error, and count what was skipped in other processes."""
     for record in records:
-        if "error" in record:
-            raise BadInputError(record["error"])
-        if "skipped" in record:
+        if isinstance(record, str):
+            raise BadInputError(record)
+        if "skipped" in record and isinstance(source, Source):
             source.bad.update(record["skipped"])

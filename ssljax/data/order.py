@@ -32,12 +32,15 @@ def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.nda
     if not 1 <= batch_size <= size:
         raise BadInputError(f"batch_size={batch_size} must lie in 1 to the {size} pictures that there are.")
     epoch, within = divmod(step, size // batch_size)
-    return _permutation(seed, epoch, size)[within * batch_size : (within + 1) * batch_size]
+    return permutation(seed, epoch, size)[within * batch_size : (within + 1) * batch_size]
 
 
 @functools.lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of raw Philox words, which NumPy promises never to change, unlike how it shuffles by them."""
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of the records in an epoch, int64[size]: that of raw Philox words.
+
+    NumPy promises never to change those, unlike how it shuffles by them.
+    """
     words = np.random.Philox(np.random.SeedSequence(seed, spawn_key=(SHUFFLE, epoch))).random_raw(size)
     order = np.argsort(words, kind="stable")
     order.setflags(write=False)

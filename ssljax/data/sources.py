@@ -85,7 +85,7 @@ class Source:
                 picture, label = self._reader.read(position)
                 digest.update(picture if isinstance(picture, bytes) else picture.tobytes())
                 digest.update(str(label).encode())
-            except OSError:
+            except (BadInputError, OSError):
                 digest.update(b"unreadable")
         return f"{len(self)}-{digest.hexdigest()[:16]}"
 
@@ -133,6 +133,28 @@ def name_of(source: Any) -> str:
     return getattr(source, "name", type(source).__name__)
 
 
+def read_record(source: Any, index: int) -> Any:
+    """`source[index]` of any random-access object; whatever it raises becomes one sentence with its name and `index`.
+
+    Only a `Source` can skip what it cannot read; another object has to give some other record by itself.
+
+    Raises:
+        BadInputError: the record cannot be read.
+    """
+    try:
+        return source[index]
+    except (Exception, SystemExit) as error:  # the object is the user's, and raises what it likes
+        if isinstance(error, BadInputError) and isinstance(source, Source):
+            raise
+        raise BadInputError(f"{name_of(source)}: record {index} cannot be read ({told(error)}); mend it.") from error
+
+
+def told(error: BaseException) -> str:
+    """An exception's type and message in one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
+
+
 def check_enough(source: Any, batch_size: int) -> None:
     """Make sure that there are pictures for at least one batch.
 
@@ -151,5 +173,5 @@ def require_labels(source: Any) -> None:
     Raises:
         BadInputError: they have none.
     """
-    if "label" not in source[0]:
+    if "label" not in read_record(source, 0):
         raise BadInputError(f"{name_of(source)} has no labels, which this needs; give a set with labels.")

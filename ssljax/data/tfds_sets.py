@@ -26,8 +26,14 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Reader:
     labelled = isinstance(label, tfds.features.ClassLabel)
 
     def read(index):
-        record = records[index]
-        return record["image"], int(record["label"]) if labelled else None
+        try:
+            record = records[index]
+            picture, number = record["image"], int(record["label"]) if labelled else None
+        except Exception as error:  # array_record and tfds raise several kinds of exceptions on damaged bytes
+            raise BadInputError(f"a damaged record ({' '.join(str(error).split())[:200]})") from error
+        if not isinstance(picture, bytes):
+            raise BadInputError("a damaged record (it has no picture)")
+        return picture, number
 
     return Reader(
         name=f"tfds:{name} ({split})",

@@ -163,12 +163,12 @@ def train_batches(train: Data, config: FinetuneConfig, seed: int) -> Iterator[di
     """Every row once in each epoch, in an order of the seed's; the weight is 0 for rows that only fill a batch."""
     count, size = len(train["label"]), config.batch_size
     for epoch in range(config.epochs):
-        rows = order._permutation(seed, epoch, count)
+        rows = order.permutation(seed, epoch, count)
         if config.by_length:
             pools = [rows[start : start + POOL * size] for start in range(0, count, POOL * size)]
             rows = np.concatenate([pool[np.argsort(train["lengths"][pool], kind="stable")] for pool in pools])
         starts = np.arange(0, count, size)
-        for start in starts[order._permutation(seed, epoch, len(starts))] if config.by_length else starts:
+        for start in starts[order.permutation(seed, epoch, len(starts))] if config.by_length else starts:
             yield _batch(train, rows[start : start + size], size)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssljax.interop.huggingface_names import HEADS, from_huggingface, to_huggingface
+from ssljax.interop.safetensors_file import read_safetensors
 from ssljax.models.bert_layers import BertShape
 from ssljax.types import BadInputError, PyTree
 
@@ -83,19 +84,15 @@ def load_pretrained(directory: str | os.PathLike) -> tuple[PyTree, BertShape]:
         BadInputError: a file is missing, the config is not one of a BERT, or an array is missing, unexpected or of
             another shape; the first one is named.
     """
-    import safetensors
-    import safetensors.numpy
-
     directory = Path(directory)
     shape = read_shape(directory / "config.json")
     weights = directory / "model.safetensors"
     if not weights.is_file():
         raise BadInputError(f"{weights}: there is no such file; save the model by transformers' save_pretrained.")
     try:
-        state = safetensors.numpy.load_file(weights)
-    except safetensors.SafetensorError:
-        raise BadInputError(f"{weights} is not a safetensors file; write it again.") from None
-    return from_huggingface(state, shape), shape
+        return from_huggingface(read_safetensors(weights), shape), shape
+    except BadInputError as error:
+        raise BadInputError(str(error) if str(weights) in str(error) else f"{weights}: {error}") from error
 
 
 def _config(params: PyTree, shape: BertShape) -> dict[str, Any]:
@@ -130,18 +127,34 @@ def read_shape(path: Path) -> BertShape:
         raise BadInputError(f"{path}: there is no such file; give a directory of transformers' save_pretrained.")
     try:
         config = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadInputError(f"{path} is not JSON.") from None
+    if not isinstance(config, dict):
+        raise BadInputError(f"{path} holds no JSON object; write it again.")
     if config.get("model_type") != "bert":
         raise BadInputError(f"{path} describes a model of type {config.get('model_type')!r}; only 'bert' fits.")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise BadInputError(f"{path}: position_embedding_type={config['position_embedding_type']!r}, not 'absolute'.")
     activation = config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise BadInputError(f"{path}: hidden_act={activation!r} is unknown; {', '.join(ACTIVATIONS)} fit.")
     # transformers' own defaults are base's, as the shape's are
     fields = {ours: config[theirs] for theirs, ours in FIELDS.items() if theirs in config}
-    return BertShape(activation=ACTIVATIONS[activation], **fields)
+    shape = BertShape(activation=ACTIVATIONS[activation], **fields)
+    _check_numbers(path, shape)
+    return shape
+
+
+def _check_numbers(path: Path, shape: BertShape) -> None:
+    """Sizes are whole numbers below 2^24, and the others fractions."""
+    for theirs, ours in FIELDS.items():
+        value, whole = getattr(shape, ours), isinstance(getattr(BertShape(), ours), int)
+        fits = type(value) is int and 0 < value < 1 << 24 if whole else type(value) in (int, float) and 0 <= value < 1
+        if not fits:
+            wanted = "a whole number from 1 to 16777215" if whole else "a number from 0 to below 1"
+            raise BadInputError(f"{path}: {theirs}={repr(value)[:40]} must be {wanted}.")
+    if shape.hidden % shape.heads:
+        raise BadInputError(f"{path}: num_attention_heads={shape.heads} does not divide hidden_size={shape.hidden}.")
 
 
 def _write(directory: Path, state, config, vocabulary: Sequence[str], tokenizer) -> None:

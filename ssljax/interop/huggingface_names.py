@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssljax.interop.safetensors_file import check_floats
 from ssljax.models.bert import bert, mlm_head, nsp_head, word_table
 from ssljax.models.bert_layers import BertShape
 from ssljax.types import BadInputError, PyTree
@@ -73,6 +74,10 @@ def from_huggingface(state: Mapping[str, Any], shape: BertShape) -> PyTree:
         BadInputError: an array is missing, unexpected or of another shape; the first one is named.
     """
     given = {_modern(name): name for name in state}
+    if shape.layers > len(given):
+        raise BadInputError(
+            f"config.json wants {shape.layers} layers, and the checkpoint has {len(given)} arrays in all."
+        )
     like = _like(shape, tuple(head for head, prefix in HEADS.items() if any(n.startswith(prefix) for n in given)))
     pooler = None if any(name.startswith("bert.pooler.") for name in given) else like["encoder"].pop("pooler")
     wanted = _named(like)
@@ -97,6 +102,7 @@ def _take(state: Mapping[str, Any], given: dict[str, str], name: str, leaf: Any)
     value = np.asarray(state[given[name]])
     if value.shape != wanted:
         raise BadInputError(f"{given[name]} has shape {value.shape}, config.json wants {wanted}.")
+    check_floats(given[name], value)
     return jnp.asarray(value.T if _is_kernel(name) else value, jnp.float32)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ssljax.interop.safetensors_file import check_floats, read_safetensors
 from ssljax.types import BadInputError, PyTree
 
 LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -45,7 +46,7 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
         `(params, stats)` with the state's values in the structure and dtypes of `like`.
 
     Raises:
-        BadInputError: an array is missing, unexpected or of another shape; the first one is named.
+        BadInputError: an array is missing, unexpected or of another shape or kind; the first one is named.
     """
     tree = {"p": like[0], "s": like[1]}
     names = _named(tree)
@@ -58,6 +59,7 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
         value = np.asarray(given[name])
         if value.shape != wanted:
             raise BadInputError(f"{name} has shape {value.shape}, the ResNet wants {wanted}; check width and stem.")
+        check_floats(name, value)
         leaves.append(jnp.asarray(_kernel_in(value), leaf.dtype))
     for name in given:
         if name not in names:
@@ -108,13 +110,14 @@ def load_safetensors(path: str | os.PathLike, like: tuple[PyTree, PyTree]) -> tu
         `(params, stats)`.
 
     Raises:
-        BadInputError: there is no such file, or an array is missing, unexpected or of another shape.
+        BadInputError: there is no such file, it is damaged, or an array is missing, unexpected or of another shape or
+            kind.
     """
-    import safetensors.numpy
-
-    if not Path(path).is_file():
-        raise BadInputError(f"{path}: there is no such file.")
-    return from_torchvision(safetensors.numpy.load_file(path), like=like)
+    path = Path(path)
+    try:
+        return from_torchvision(read_safetensors(path), like=like)
+    except BadInputError as error:
+        raise BadInputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def _named(tree: PyTree) -> dict[str, Any]:

@@ -86,18 +86,10 @@ def moco(
         key_params, key_stats = jax.tree.map(jnp.copy, (params, stats))
         return params, MoCoAux(stats, key_params, key_stats, negatives.init(queue_key, queue_size, dim))
 
-    def encode_keys(params, stats, images, key):
-        if not shuffle:
-            keys, stats = encoder.apply(params, stats, images, train=True)
-            return contrastive.l2_normalize(keys), stats
-        order = jax.random.permutation(key, images.shape[0])
-        keys, stats = encoder.apply(params, stats, sharding.take_rows(images, order), train=True)
-        return sharding.take_rows(contrastive.l2_normalize(keys), jnp.argsort(order)), stats
-
     def one_direction(params, stats, key_stats, aux, query_view, key_view, key):
         query, stats = encoder.apply(params, stats, query_view, train=True)
         query = contrastive.l2_normalize(query)
-        keys, key_stats = encode_keys(aux.key_params, key_stats, key_view, key)
+        keys, key_stats = _encode_keys(encoder, aux.key_params, key_stats, key_view, key if shuffle else None)
         keys = jax.lax.stop_gradient(keys)
         scored = {"temperature": temperature, "similarity": "inner"}
         value = contrastive.info_nce(query, keys, aux.queue.keys, **scored)
@@ -129,6 +121,16 @@ def moco(
         return {"backbone": outputs, "embedding": embedding}
 
     return Method(init, loss, after_update, features)
+
+
+def _encode_keys(encoder: Encoder, params: PyTree, stats: PyTree, images: Array, shuffle: Array | None):
+    """Normalised keys [B, D] and the new statistics; with a key in `shuffle`, images are permuted on the way."""
+    if shuffle is None:
+        keys, stats = encoder.apply(params, stats, images, train=True)
+        return contrastive.l2_normalize(keys), stats
+    order = jax.random.permutation(shuffle, images.shape[0])
+    keys, stats = encoder.apply(params, stats, sharding.take_rows(images, order), train=True)
+    return sharding.take_rows(contrastive.l2_normalize(keys), jnp.argsort(order)), stats
 
 
 def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:

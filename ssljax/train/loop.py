@@ -2,7 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+from ssljax.train.guard import Watch
 from ssljax.train.state import TrainState
 from ssljax.types import Array, Batch
 
@@ -11,16 +14,18 @@ Hook = tuple[int, Callable[[int, TrainState], None]]
 
 def fit(
     state: TrainState,
-    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]],
+    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
     batches: Iterator[Batch],
     *,
     total_steps: int,
     log_every: int,
     log: Callable[[int, dict[str, float]], None],
-    tick: Callable[[int], None] = lambda step: None,
+    boundary: Callable[[int, TrainState], None] = lambda step, state: None,
+    compiling: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    discarded: Callable[[int], None] = lambda step: None,
     hooks: Sequence[Hook] = (),
 ) -> TrainState:
-    """Train from `state.step` to `total_steps`.
+    """Train from `state.step` to `total_steps`, or until so many updates were discarded that the run has to go back.
 
     A log line's figures are read one interval late, when the device has long finished them, so logging never
     makes the device wait.
@@ -34,32 +39,42 @@ def fit(
         log: takes (step, metrics), with `examples_per_second` and `input_wait` (the share of the time in which
             the loop waited for the next batch) added, both without the hooks' time; a metric `X_per_example` also
             comes as `X_per_second`.
-        tick: called after every step, for a progress bar.
+        boundary: called with the step's number and the state after every step, before the hooks.
+        compiling: a context around the first step with batches of a new shape.
+        discarded: called with the number of each step whose update was not finite, some steps later.
         hooks: `(every, function)`; `function(step, state)` is called after every `every` steps and after the last.
 
     Returns:
-        The final state.
+        The final state; or one whose `guard.tripped` is not 0.
     """
     start = int(state.step)
     pending: tuple[int, dict[str, Array], dict[str, float]] | None = None
-    clock = _Clock()
-    for done in range(start + 1, total_steps + 1):
-        with clock.waiting():
-            batch = next(batches)
-        state, metrics = step_fn(state, batch)
-        clock.examples += len(next(iter(batch.values())))
-        tick(done)
-        last = done == total_steps
-        if done % log_every == 0 or last:
-            if pending is not None:
-                log(pending[0], _figures(pending[1], pending[2]))
-            pending = (done, metrics, clock.lap())
-        for every, hook in hooks:
-            if done % every == 0 or last:
-                with clock.paused():
-                    hook(done, state)
-    if pending is not None:
-        log(pending[0], _figures(pending[1], pending[2]))
+    clock, watch, shapes = _Clock(), Watch(state.guard, discarded), set()
+    try:
+        for done in range(start + 1, total_steps + 1):
+            with clock.waiting():
+                batch = next(batches)
+            shape = tuple(leaf.shape for leaf in batch.values())
+            with nullcontext() if shape in shapes else compiling():
+                state, metrics = step_fn(state, batch)
+            shapes.add(shape)
+            guard = metrics.pop("guard")
+            clock.examples += shape[0][0]
+            last = done == total_steps
+            if done % log_every == 0 or last:
+                if pending is not None:
+                    log(pending[0], _figures(pending[1], pending[2]))
+                pending = (done, metrics, clock.lap())
+            if watch.look(done, guard, last):
+                return state
+            boundary(done, state)
+            for every, hook in hooks:
+                if done % every == 0 or last:
+                    with clock.paused():
+                        hook(done, state)
+    finally:  # an interrupted run keeps what it knows
+        if pending is not None:
+            log(pending[0], _figures(pending[1], pending[2]))
     return state
 
 

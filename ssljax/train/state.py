@@ -8,6 +8,7 @@ import optax
 from flax import struct
 
 from ssljax import sharding
+from ssljax.train.guard import Guard
 from ssljax.types import Array, Batch, Method, PyTree
 
 
@@ -21,6 +22,7 @@ class TrainState:
         aux: the method's other state: batch statistics, momentum encoder, queue.
         opt_state: the optimiser's.
         key: the run's key; step n draws from `fold_in(key, n)`.
+        guard: counts of updates that were discarded, and the position in the data.
     """
 
     step: Array
@@ -28,6 +30,7 @@ class TrainState:
     aux: PyTree
     opt_state: PyTree
     key: Array
+    guard: Guard
 
 
 def init_state(
@@ -47,6 +50,6 @@ def init_state(
         init_key, run_key = jax.random.split(key)
         method_batch = views(run_key, **jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch))
         params, aux = method.init(init_key, method_batch)
-        return TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key)
+        return TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key, Guard.new())
 
     return jax.jit(init, out_shardings=sharding.replicated())(jax.random.key(seed))

@@ -44,7 +44,7 @@ def numpy_finetune(kind, begun, train, config, seed):
     count, losses, step = len(train["label"]), [], 0
     total = config.epochs * -(-count // config.batch_size)
     for epoch in range(config.epochs):
-        rows = order._permutation(seed, epoch, count)
+        rows = order.permutation(seed, epoch, count)
         for start in range(0, count, config.batch_size):
             batch, slopes, loss = rows[start : start + config.batch_size], [np.zeros_like(p) for p in params], 0
             for row in batch:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import glue, squad
-from ssljax import text
+from ssljax import text_export
 from ssljax.data.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.evals import squad as squad_windows
 from ssljax.evals import squad_answers
@@ -27,7 +27,8 @@ TINY = {"run": "somewhere/bert_tiny", "seeds": 2, "epochs": 1, "batch_size": 8, 
 def encoder(monkeypatch):
     rows = jnp.ones((1, 4), jnp.int32)
     params = bert.bert(SHAPE).init(jax.random.key(0), rows, rows, rows[0, :1])[0]
-    monkeypatch.setattr(text, "load_encoder", lambda run: ({"encoder": jax.device_get(params)}, SHAPE, VOCABULARY))
+    parts = {"encoder": jax.device_get(params)}
+    monkeypatch.setattr(text_export, "load_encoder", lambda run: (parts, SHAPE, VOCABULARY))
 
 
 @pytest.fixture

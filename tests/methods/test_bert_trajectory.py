@@ -9,6 +9,7 @@ from ssljax import optim, sharding
 from ssljax.interop import huggingface_names
 from ssljax.methods.bert import BertAux, bert
 from ssljax.models import bert as models
+from ssljax.train.guard import Guard
 from ssljax.train.state import TrainState
 from ssljax.train.step import compile_step
 from tests.oracles import bert_oracles as official
@@ -28,7 +29,7 @@ def run(devices=None):
     metrics = []
     with sharding.use_mesh(None if devices is None else sharding.make_mesh(devices)):
         params = huggingface_names.from_huggingface(start, shape)
-        state = TrainState(jnp.int32(0), params, BertAux(), optimizer.init(params), jax.random.key(0))
+        state = TrainState(jnp.int32(0), params, BertAux(), optimizer.init(params), jax.random.key(0), Guard.new())
         state = sharding.gather(state)
         step = compile_step(method, lambda key, **batch: batch, optimizer)
         for number in range(official.STEPS):

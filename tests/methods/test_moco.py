@@ -11,6 +11,7 @@ import pytest
 from ssljax import optim, sharding
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
+from ssljax.train.guard import Guard
 from ssljax.train.state import TrainState
 from ssljax.train.step import train_step
 from ssljax.types import BadInputError
@@ -56,7 +57,7 @@ def start(method, optimizer, given):
         aux, key_params=fill(params), queue=type(aux.queue)(jnp.array(given["queue"]), aux.queue.pointer)
     )
     params = fill(params)
-    state = TrainState(jnp.int32(0), params, aux, optimizer.init(params), jax.random.key(1))
+    state = TrainState(jnp.int32(0), params, aux, optimizer.init(params), jax.random.key(1), Guard.new())
     return sharding.gather(state)
 
 

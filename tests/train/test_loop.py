@@ -1,4 +1,4 @@
-"""The loop: order of steps, late logging, hooks, resuming; the log files; checkpoints."""
+"""The loop: order of steps, late logging, hooks, resuming; the log files."""
 
 import dataclasses
 import json
@@ -7,25 +7,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
-from ssljax import sharding
-from ssljax.train import checkpoint
+from ssljax.train.guard import Guard
 from ssljax.train.logging import RunLog, read_metrics
 from ssljax.train.loop import fit
 from ssljax.train.state import TrainState
-from ssljax.types import BadInputError
 
 
 def counting_step(state, batch):
     """Adds each batch's number to a running sum."""
     total = state.params["total"] + batch["x"][0]
-    return dataclasses.replace(state, step=state.step + 1, params={"total": total}), {"loss": total}
+    return dataclasses.replace(state, step=state.step + 1, params={"total": total}), {
+        "loss": total,
+        "guard": state.guard,
+    }
 
 
 def start(width=1):
     params = {"total": jnp.zeros(()), "kernel": jnp.arange(width, dtype=jnp.float32)}
-    return TrainState(jnp.int32(0), params, {"queue": jnp.ones((2, 3))}, optax.EmptyState(), jax.random.key(7))
+    return TrainState(
+        jnp.int32(0), params, {"queue": jnp.ones((2, 3))}, optax.EmptyState(), jax.random.key(7), Guard.new()
+    )
 
 
 def numbers(first):
@@ -41,7 +43,7 @@ def run(state, total_steps, log_every=2, hooks=()):
         total_steps=total_steps,
         log_every=log_every,
         log=lambda step, metrics: rows.append((step, metrics)),
-        tick=ticks.append,
+        boundary=lambda step, state: ticks.append(step),
         hooks=hooks,
     )
     return state, rows, ticks
@@ -124,32 +126,3 @@ def test_a_resumed_log_drops_what_comes_after_the_checkpoint_and_a_torn_line(tmp
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in lines] == [(2, 2.0), (4, 4.0), (6, 60.0)]
-
-
-def same(a, b):
-    a, b = (jax.tree.map(np.asarray, dataclasses.replace(tree, key=jax.random.key_data(tree.key))) for tree in (a, b))
-    return all(x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
-
-
-def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, each_mesh):
-    state = sharding.gather(dataclasses.replace(start(4), step=jnp.int32(12)))
-    checkpoints = checkpoint.open_checkpoints(str(tmp_path))
-    assert checkpoint.restore(checkpoints, state) is None
-    checkpoint.save(checkpoints, state)
-    checkpoint.save(checkpoints, state)  # the same step again: left as it is
-    checkpoints.wait_until_finished()
-    blank = jax.tree.map(jnp.zeros_like, dataclasses.replace(state, key=jnp.zeros(2)))
-    blank = dataclasses.replace(blank, key=jax.random.key(0))
-    blank = sharding.gather(blank)
-    restored = checkpoint.restore(checkpoint.open_checkpoints(str(tmp_path)), blank)
-    assert restored is not None
-    assert same(restored, state)
-    assert jax.random.key_data(restored.key).tolist() == jax.random.key_data(jax.random.key(7)).tolist()
-
-
-def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
-    checkpoints = checkpoint.open_checkpoints(str(tmp_path))
-    checkpoint.save(checkpoints, start(4))
-    checkpoints.wait_until_finished()
-    with pytest.raises(BadInputError, match="another --workdir"):
-        checkpoint.restore(checkpoints, start(5))

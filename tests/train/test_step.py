@@ -70,6 +70,7 @@ def test_the_state_keeps_its_types_and_is_donated():
         assert jax.tree.leaves(before) == jax.tree.leaves(after)
         assert kernel.is_deleted()
         assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state))
+        assert int(metrics.pop("guard").total) == 0
         assert all(metric.shape == () for metric in metrics.values())
         assert {"loss", "pretext_top1", "embedding_std", "grad_norm"} <= metrics.keys()
 

@@ -36,6 +36,7 @@ def batches(
     seed: int = 0,
     start_step: int = 0,
     num_steps: int,
+    shift: int = 0,
     dupe_factor: int | None = None,
 ) -> Iterator[dict[str, Array]]:
     """The batches of steps `start_step` to `num_steps - 1`, split over the devices of the present mesh.
@@ -49,6 +50,7 @@ def batches(
         seed: of the instances and of the shuffle.
         start_step: the first step; `n` goes on exactly where a run of n steps stopped.
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
+        shift: read the data of so many steps later; the phases stay where they are.
         dupe_factor: how many different passes there are before their instances come again (the official code's 10);
             None draws new ones for ever.
 
@@ -81,9 +83,20 @@ def batches(
 
     def read(step: int) -> dict[str, np.ndarray]:
         number, within_phase = phase_of(phases, step)
-        return _read(corpus, phases[number], seed, within_phase, dupe_factor, rows[number], plans)
+        return _read(corpus, phases[number], seed, within_phase + shift, dupe_factor, rows[number], plans)
 
     return _ahead(read, range(start_step, num_steps))
+
+
+def samples(
+    corpus: Corpus, phases: Sequence[Phase], step: int, *, seed: int = 0, shift: int = 0, dupe_factor: int | None = None
+) -> list[str]:
+    """The samples that make up the batch of a step, as "pass:instance"; the options are those of `batches`."""
+    number, within_phase = phase_of(phases, step)
+    everything = np.arange(phases[number].batch_size)
+    plans = functools.partial(plan, corpus, seed=seed)
+    epoch, _, examples = _drawn(corpus, phases[number], seed, within_phase + shift, dupe_factor, everything, plans)
+    return [f"{epoch}:{example}" for example in examples]
 
 
 def phase_of(phases: Sequence[Phase], step: int) -> tuple[int, int]:
@@ -107,17 +120,22 @@ def num_examples(corpus: Corpus, phase: Phase, seed: int) -> int:
 
 def _read(corpus, phase, seed, step, dupe_factor, local, plans) -> dict[str, np.ndarray]:
     """This process's rows of a batch; `step` counts from the phase's begin."""
-    epoch, within = divmod(step, num_examples(corpus, phase, seed) // phase.batch_size)
-    instances = plans(length=phase.length, epoch=epoch if dupe_factor is None else epoch % dupe_factor)
-    # one batch of all instances is the epoch's whole order
-    order = batch_indices(seed, epoch, size=len(instances), batch_size=len(instances))
-    # passes differ a little in size: one that is smaller than the first begins again
-    examples = order[(within * phase.batch_size + local) % len(order)]
+    epoch, instances, examples = _drawn(corpus, phase, seed, step, dupe_factor, local, plans)
     return {
         **assemble(corpus, instances[examples], phase.length),
         "example": examples.astype(np.int32),
         "epoch": np.full(len(local), epoch, np.int32),
     }
+
+
+def _drawn(corpus, phase, seed, step, dupe_factor, local, plans) -> tuple[int, np.ndarray, np.ndarray]:
+    """The pass that a step is in, its instances, and the numbers of those in rows `local` of the batch."""
+    epoch, within = divmod(step, num_examples(corpus, phase, seed) // phase.batch_size)
+    instances = plans(length=phase.length, epoch=epoch if dupe_factor is None else epoch % dupe_factor)
+    # one batch of all instances is the epoch's whole order
+    order = batch_indices(seed, epoch, size=len(instances), batch_size=len(instances))
+    # passes differ a little in size: one that is smaller than the first begins again
+    return epoch, instances, order[(within * phase.batch_size + local) % len(order)]
 
 
 def _ahead(read, steps: range) -> Iterator[dict[str, Array]]:

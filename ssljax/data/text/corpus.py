@@ -1,6 +1,7 @@
 """A prepared corpus: token ids in one flat memory-mapped array, with the offsets of sentences and documents."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Corpus:
         sentences: int64[S + 1], memory-mapped: sentence s is tokens[sentences[s] : sentences[s + 1]], never empty.
         documents: int64[D, 2]: each document's first and one-past-last sentence, at least one sentence.
         vocabulary: what the tokens are ids of.
+        fingerprint: what the corpus is, in short: a hash over the checksums of its files and the vocabulary.
     """
 
     directory: Path
@@ -33,6 +35,7 @@ class Corpus:
     sentences: np.ndarray
     documents: np.ndarray
     vocabulary: Vocabulary
+    fingerprint: str = ""
 
 
 def token_type(vocabulary: Vocabulary) -> np.dtype:
@@ -69,7 +72,13 @@ def open_corpus(directory: str | Path, vocabulary: Vocabulary | None = None) -> 
     offsets = np.fromfile(directory / DOCUMENTS, np.int64)
     tokens = np.memmap(directory / TOKENS, token_type(own), "r")
     sentences = np.memmap(directory / SENTENCES, np.int64, "r")
-    return Corpus(directory, tokens, sentences, np.stack([offsets[:-1], offsets[1:]], axis=1), own)
+    documents = np.stack([offsets[:-1], offsets[1:]], axis=1)
+    return Corpus(directory, tokens, sentences, documents, own, _fingerprint(manifest))
+
+
+def _fingerprint(manifest: dict[str, Any]) -> str:
+    contents = json.dumps([manifest["vocabulary"], manifest["files"]], sort_keys=True)
+    return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
 def read_manifest(directory: str | Path) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Processes that read for the loader: grain's, made to end with their parent, and with errors in one sentence."""
+
+import itertools
+import re
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from ssljax.data.sources import name_of, told
+from ssljax.types import BadInputError
+
+
+def in_processes(records: Any, workers: int, ahead: int) -> Any:
+    """Let `workers` processes evaluate a grain dataset of records, about `ahead` of them in advance."""
+    import grain
+
+    _mark_flags_parsed()
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=-(-ahead // workers))
+    return records.mp_prefetch(options, worker_init_fn=_end_with_parent)
+
+
+def take(source: Any, records: Iterator[Any], count: int, step: int, workers: int) -> list[Any]:
+    """The next `count` records, of batch `step`.
+
+    Raises:
+        BadInputError: a worker process died, or the source cannot be sent to one.
+    """
+    try:
+        return list(itertools.islice(records, count))
+    except Exception as error:
+        if isinstance(error, BadInputError) or not workers:
+            raise
+        died = re.search(r"exit code (-?\d+)", str(error))
+        if died is None:
+            fault, mend = f"failed ({told(error)})", "mend that or give workers=0, which reads in threads"
+        else:
+            fault = f"died of {_cause(int(died[1]))}"
+            mend = "where memory ran out give fewer workers, then run the same command again"
+        raise BadInputError(
+            f"{name_of(source)}: one of the workers={workers} that read it {fault} for batch {step}; {mend}."
+        ) from error
+
+
+def _cause(code: int) -> str:
+    """What an exit code says."""
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _end_with_parent(index: int, count: int) -> None:
+    """Where the parent is killed outright, nobody tells its workers to stop."""
+    import multiprocessing
+    import os
+    import threading
+
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _mark_flags_parsed() -> None:
+    """Grain's workers read absl flags, which absl refuses in programs that do not parse theirs with absl."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,114 @@
+"""Updates that are not finite: thrown away on the device, counted, and read by the host without waiting."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from ssljax.types import Array, PyTree
+
+WINDOW = 8  # steps between two looks of the host, and the discarded steps that are remembered in between
+TOLERATED = 5  # discarded updates in a row that make the run go back to a checkpoint
+ROLLBACKS = 3  # how often it goes back before it gives up
+
+
+class DivergedError(RuntimeError):
+    """The losses stay non-finite whatever is tried; the message says where."""
+
+
+@struct.dataclass
+class Guard:
+    """What the run knows of its discarded updates; a part of the train state.
+
+    Attributes:
+        total: int32 scalar, updates discarded so far.
+        in_a_row: int32 scalar, the latest of them without a good one in between.
+        tripped: int32 scalar, the step at which `TOLERATED` in a row were reached; 0 if not since the last roll-back.
+        recent: int32[WINDOW], the numbers of the latest discarded steps, newest first; -1 where there are none.
+        rollbacks: int32 scalar, how often the run has gone back to a checkpoint.
+        shift: int32 scalar, by how much the data is ahead of the step: step n reads batch n + `shift`.
+    """
+
+    total: Array
+    in_a_row: Array
+    tripped: Array
+    recent: Array
+    rollbacks: Array
+    shift: Array
+
+    @classmethod
+    def new(cls) -> "Guard":
+        """The guard of a run that begins."""
+        zero = jnp.zeros((), jnp.int32)
+        return cls(zero, zero, zero, jnp.full((WINDOW,), -1, jnp.int32), zero, zero)
+
+
+def admit(guard: Guard, step: Array, sound: Array, new: PyTree, old: PyTree) -> tuple[Guard, PyTree]:
+    """`new` where the update is sound, `old` to the last bit where it is not; pure, without control flow.
+
+    Args:
+        guard: before the step.
+        step: int32 scalar, the number of the step, from 1.
+        sound: bool scalar, whether loss and gradient are finite.
+        new: the state after the update.
+        old: the state before it, a tree of the same structure.
+
+    Returns:
+        The guard after the step, and the state.
+    """
+    in_a_row = jnp.where(sound, 0, guard.in_a_row + 1)
+    remembered = jnp.concatenate([step[None], guard.recent[:-1]])
+    guard = guard.replace(
+        total=guard.total + jnp.where(sound, 0, 1),
+        in_a_row=in_a_row,
+        tripped=jnp.where((guard.tripped == 0) & (in_a_row >= TOLERATED), step, guard.tripped),
+        recent=jnp.where(sound, guard.recent, remembered),
+    )
+    return guard, jax.tree.map(lambda after, before: jnp.where(sound, after, before), new, old)
+
+
+def rolled_back(restored: Any, guard: Guard) -> Any:
+    """The state of a checkpoint, made to go on with the data that comes after what it could not digest.
+
+    When the host learns of it makes no difference to what comes out.
+
+    Args:
+        restored: a train state.
+        guard: of the run that tripped.
+    """
+    window = guard.tripped - restored.step
+    fresh = restored.guard.replace(
+        total=guard.total, recent=guard.recent, rollbacks=guard.rollbacks + 1, shift=guard.shift + window
+    )
+    return restored.replace(guard=fresh)
+
+
+class Watch:
+    """Looks at the guard every `WINDOW` steps, one look late, so that the device never waits for the host.
+
+    All processes look at the same steps and so come to the same decision.
+    """
+
+    def __init__(self, guard: Guard, discarded: Callable[[int], None]):
+        """Start with the state's guard; `discarded(step)` is called once for each update thrown away."""
+        self.waiting: Any = None
+        self.seen = int(guard.total)
+        self.discarded = discarded
+
+    def look(self, step: int, guard: Guard, last: bool = False) -> bool:
+        """Whether the run has to go back, as far as the look before this one tells; with `last`, as of now."""
+        if step % WINDOW and not last:
+            return False
+        due, self.waiting = self.waiting, guard
+        tripped = due is not None and self._read(due)
+        return (self._read(guard) if last else False) or tripped
+
+    def _read(self, guard: Guard) -> bool:
+        fresh = int(guard.total) - self.seen
+        for step in reversed(np.asarray(guard.recent)[: max(fresh, 0)].tolist()):
+            self.discarded(int(step))
+        self.seen = max(self.seen, int(guard.total))
+        return int(guard.tripped) > 0

@@ -1,0 +1,195 @@
+"""A signal ends a run with 75 at the next step boundary, or at the end of the grace, whatever the run is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from ssljax.train import interruption
+from tests.faults.runs import Run, saved, started, two
+
+UP = "the same command takes"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_in_training_it_saves_at_the_next_step_boundary(tmp_path, number):
+    with started(Run("train", tmp_path)) as (run,):
+        run.wait_for("training")
+        began = time.monotonic()
+        run.process.send_signal(number)
+        code, said = run.end()
+        assert code == interruption.EXIT == 75
+        assert time.monotonic() - began < 10
+        assert f"Stopped at step {saved(tmp_path)}, saved; {UP} it up." in said
+        assert "Traceback" not in said
+
+
+def test_while_compiling_it_ends_after_the_grace(tmp_path):
+    with started(Run("compile", tmp_path, TOY_GRACE="1.5")) as (run,):
+        run.wait_for("compiling")
+        began = time.monotonic()
+        run.process.terminate()
+        code, said = run.end()
+        assert code == 75
+        assert 1.4 < time.monotonic() - began < 10
+        assert "Stopped by SIGTERM: no step has ended within 1.5 s" in said
+        assert UP.capitalize() in said
+
+
+def test_an_evaluation_is_broken_off_and_the_state_before_it_saved(tmp_path):
+    with started(Run("evaluate", tmp_path)) as (run,):
+        run.wait_for("evaluating")
+        began = time.monotonic()
+        run.process.terminate()
+        assert run.end()[0] == 75
+        assert time.monotonic() - began < 10
+        assert saved(tmp_path) == 5
+
+
+def test_a_save_is_finished_first(tmp_path):
+    with started(Run("save", tmp_path)) as (run,):
+        run.wait_for("saving")
+        run.process.terminate()
+        code, said = run.end()
+        assert code == 75
+        assert "Stopped at step 6, saved" in said
+        assert saved(tmp_path) == 6
+
+
+def test_the_second_signal_ends_it_at_once_and_what_is_committed_stays(tmp_path):
+    with started(Run("endless save", tmp_path)) as (run,):
+        run.wait_for("saving")
+        run.process.terminate()
+        run.process.terminate()  # `timeout` sends one signal twice
+        time.sleep(1)
+        assert run.process.poll() is None
+        run.process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        code, said = run.end()
+        assert code == 75
+        assert time.monotonic() - began < 5
+        assert "Stopped at once by a second signal, SIGINT" in said
+        assert saved(tmp_path) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "phase", "number", "victim"),
+    [("train", "training", signal.SIGTERM, 1), ("slow set-up", "set-up", signal.SIGINT, 0)],
+)
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path, mode, phase, number, victim):
+    with two(mode, tmp_path) as runs:
+        for run in runs:
+            run.wait_for(phase)
+        runs[victim].process.send_signal(number)
+        for index, run in enumerate(runs):
+            code, said = run.end()
+            assert code == 75, said[-3000:]
+            assert f"Stopped at step {saved(tmp_path, index)}, saved" in said
+        assert saved(tmp_path, 0) == saved(tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_when_no_step_ends_both_processes_end_after_the_grace_of_the_one_signalled(tmp_path):
+    with two("compile", tmp_path, TOY_GRACE="2", TOY_STALL="60") as runs:
+        for run in runs:
+            run.wait_for("compiling")
+        runs[1].process.terminate()
+        for run, whose in zip(runs, ("SIGTERM to another process", "SIGTERM"), strict=True):
+            code, said = run.end()
+            assert code == 75, said[-3000:]
+            assert f"Stopped by {whose}: no step has ended within 2 s" in said
+
+
+def test_only_where_it_is_allowed_it_raises():
+    with interruption.watch() as stop:
+        assert not stop.due(1)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.due(2)
+        assert stop.requested
+        assert interruption.current() is stop
+        with pytest.raises(interruption.Interrupted, match="SIGTERM"), stop.leaving_allowed():
+            raise AssertionError("a signal that came before counts")
+
+
+def test_within_a_save_it_waits_and_raises_behind_it():
+    reached = []
+
+    def save(stop):
+        with stop.leaving_allowed():
+            with stop.saving():
+                signal.raise_signal(signal.SIGINT)
+                reached.append("end of the save")
+            reached.append("behind")
+
+    with interruption.watch() as stop, pytest.raises(interruption.Interrupted):
+        save(stop)
+    assert reached == ["end of the save"]
+
+
+def test_the_handlers_that_were_there_come_back():
+    came = []
+    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    signal.signal(signal.SIGTERM, lambda *_: came.append("ours"))
+    try:
+        with interruption.watch() as outer, interruption.watch() as inner:
+            assert inner is outer
+            signal.raise_signal(signal.SIGTERM)
+        assert came == []
+        signal.raise_signal(signal.SIGTERM)
+        assert came == ["ours"]
+    finally:
+        signal.signal(signal.SIGTERM, before[signal.SIGTERM])
+    assert {number: signal.getsignal(number) for number in interruption.SIGNALS} == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not interruption.current().requested
+
+
+def test_outside_the_main_thread_nothing_is_taken_over():
+    found = []
+
+    def body():
+        with interruption.watch() as stop:
+            found.append((stop.due(1), signal.getsignal(signal.SIGTERM)))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert found == [(False, before)]
+
+
+def test_a_forked_worker_can_be_ended_without_ending_the_run():
+    code = """
+import os, signal, sys, time
+from ssljax.train import interruption
+with interruption.watch() as stop:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    time.sleep(0.3)
+    print(os.WTERMSIG(status) == signal.SIGTERM, stop.requested)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["True", "False"], done.stderr
+
+
+def test_leaving_ends_even_if_something_hangs_on_the_way_out():
+    code = """
+import atexit, time
+from ssljax.train import interruption
+atexit.register(time.sleep, 60)
+interruption.leave("Stopped.", within=1.0)
+"""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert (done.returncode, done.stderr.strip()) == (75, "Stopped.")
+    assert time.monotonic() - began < 15
