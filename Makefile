@@ -41,4 +41,4 @@ $(VENV)/.tested: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) .venv312 build *.egg-info
+	rm -rf $(VENV) .venv312 .jax_cache build *.egg-info

@@ -37,6 +37,8 @@ class Config(text.TextConfig):
     """Of all but biases and LayerNorms."""
     initial_std: float = 0.02
     """Standard deviation of the initial weights."""
+    initial_positions: str = "normal"
+    """How the position table starts: "normal" is the paper's; from "sinusoidal" a short run learns sooner."""
     eval_every: int = 2000
     save_every: int = 5000
 
@@ -50,6 +52,7 @@ def build(config: Config) -> Experiment:
         intermediate=config.intermediate,
         positions=max(config.lengths),
         initial_std=config.initial_std,
+        initial_positions=config.initial_positions,
     )
     rate = optim.linear_with_warmup(config.learning_rate, sum(config.steps), config.warmup_steps)
     optimizer = optim.bert_adamw(rate, weight_decay=config.weight_decay)

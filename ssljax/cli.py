@@ -27,18 +27,19 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
         build: `config -> Experiment`; reads no data.
         description: the module's docstring, shown by `--help` and in the report.
     """
-    import tyro
+    with interruption.watch():
+        import tyro
 
-    name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
-    config = tyro.cli(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
-    try:
-        experiment.run(config, build(config), description or "")
-    except BadInputError as error:
-        sys.exit(refuse(error))
-    except Interrupted as stopped:
-        interruption.leave(stopped)
-    except (DivergedError, SaveError) as error:
-        sys.exit(f"error: {error}")
+        name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
+        config = tyro.cli(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
+        try:
+            experiment.run(config, build(config), description or "")
+        except BadInputError as error:
+            sys.exit(refuse(error))
+        except Interrupted as stopped:
+            interruption.leave(str(stopped))
+        except (DivergedError, SaveError) as error:
+            sys.exit(f"error: {error}")
 
 
 def refuse(error: BadInputError) -> int:

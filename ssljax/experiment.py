@@ -11,7 +11,8 @@ import optax
 from ssljax import records, sharding, workdirs
 from ssljax.pretraining import pretrain
 from ssljax.records import Results
-from ssljax.train import canary, interruption, lock
+from ssljax.train import canary, heartbeat, interruption, lock
+from ssljax.train.heartbeat import Beat
 from ssljax.train.interruption import Interruption
 from ssljax.train.state import init_state
 from ssljax.train.step import train_step
@@ -127,7 +128,8 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
         SaveError: checkpoints cannot be written.
     """
     workdir = config.workdir or f"runs/{experiment.name}"
-    sharding.start_hosts()
+    # jax ends a run whose processes do not hear of each other; ours, which names the one behind, has to come first
+    sharding.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
     finished = workdirs.check(workdir, config, experiment.name)
     if finished is not None:
         print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")
@@ -136,27 +138,40 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
     mesh = sharding.make_mesh(config.devices)
     if config.canary:
         canary.check(bfloat16=getattr(config, "bfloat16", False))
-    with interruption.watch() as stop, lock.hold(workdir), sharding.use_mesh(mesh):
-        return _run(workdir, config, experiment, description, stop)
+    with interruption.watch() as stop, sharding.use_mesh(mesh):
+        with stop.leaving_allowed():
+            task = experiment.task()
+            if task.examples < experiment.batch_size:
+                raise BadInputError(
+                    f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
+                    "choose a smaller batch."
+                )
+            optimizer, schedule = experiment.optimizer(task.examples // experiment.batch_size)
+            check_shapes(experiment, task, optimizer)
+            workdirs.check_data(workdir, task.fingerprint)
+        # what will not do is refused before anything is written
+        with lock.hold(workdir), heartbeat.watch(workdir, config.stall_timeout) as beat:
+            return _run(workdir, config, experiment, description, task, optimizer, schedule, stop, beat)
 
 
-def _run(workdir: str, config: RunConfig, experiment: Experiment, description: str, stop: Interruption) -> Results:
+def _run(
+    workdir: str,
+    config: RunConfig,
+    experiment: Experiment,
+    description: str,
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[Any], Any],
+    stop: Interruption,
+    beat: Beat,
+) -> Results:
     began = time.time()
-    with stop.leaving_allowed():
-        task = experiment.task()
-        if task.examples < experiment.batch_size:
-            raise BadInputError(
-                f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
-                "choose a smaller batch."
-            )
-        optimizer, schedule = experiment.optimizer(task.examples // experiment.batch_size)
-        check_shapes(experiment, task, optimizer)
-        workdirs.check_data(workdir, task.fingerprint)
+    with stop.leaving_allowed(), beat.busy("starting"):
         workdirs.claim(workdir, config, experiment.name)
         state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes[0], config.seed)
         untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
-    pretrained = pretrain(workdir, config, experiment, task, optimizer, schedule, state, stop)
-    with stop.leaving_allowed():
+    pretrained = pretrain(workdir, config, experiment, task, optimizer, schedule, state, stop, beat)
+    with stop.leaving_allowed(), beat.busy("evaluating"):
         trained = (pretrained.state.params, pretrained.state.aux)
         results = task.evaluate({"untrained": untrained, experiment.label: trained})
         page = task.page(*trained, pretrained.rows)

@@ -2,14 +2,15 @@
 
 import json
 import time
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import jax
 from etils import epath
 
 from ssljax import workdirs
-from ssljax.train import checkpoint, guard, heartbeat
+from ssljax.train import checkpoint, guard
 from ssljax.train.guard import DivergedError
+from ssljax.train.heartbeat import Beat
 from ssljax.train.interruption import Interrupted, Interruption
 from ssljax.train.logging import RunLog
 from ssljax.train.loop import fit
@@ -35,6 +36,7 @@ def pretrain(
     schedule: Any,
     state: TrainState,
     stop: Interruption,
+    beat: Beat,
 ) -> Pretrained:
     """Train to the recipe's end, from the newest checkpoint in `workdir` that verifies, or else from `state`.
 
@@ -47,6 +49,7 @@ def pretrain(
         schedule: its learning rate as a function of the step.
         state: before the first step; donated.
         stop: says when a signal has come.
+        beat: is told of every step.
 
     Raises:
         Interrupted, DivergedError, SaveError: as `experiment.run`.
@@ -69,11 +72,11 @@ def pretrain(
     if restored is not None:
         log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.{workdirs.other_versions(workdir)}")
     began = time.time()
-    with heartbeat.watch(workdir, config.stall_timeout) as beat:
-        run = _Running(workdir, task, checkpoints, log, stop, beat)
-        if restored is None:
-            run.save(0, state)  # so that there is always something to go back to
-        step_fn = compile_step(experiment.method, experiment.views, optimizer)
+    run = _Running(workdir, task, checkpoints, log, stop, beat)
+    if restored is None:
+        run.save(0, state)  # so that there is always something to go back to
+    step_fn = compile_step(experiment.method, experiment.views, optimizer)
+    try:
         while True:
             shift = int(state.guard.shift)
             state = fit(
@@ -93,17 +96,23 @@ def pretrain(
             if not int(state.guard.tripped):
                 break
             state = run.go_back(state)
-    with stop.saving():
-        checkpoint.wait(checkpoints)
-    log.close()
+        with stop.saving(), beat.busy("saving"):
+            checkpoint.wait(checkpoints)
+    finally:
+        checkpoint.close(checkpoints, say=log.say)
+        log.close()
     return Pretrained(state, log.rows, time.time() - began)
 
 
-def _best(wanted: str) -> tuple[str, str] | None:
+def _best(wanted: str) -> tuple[str, Literal["max", "min"]] | None:
     name, _, which = wanted.rpartition(":")
-    if wanted and (not name or which not in ("max", "min")):
-        raise BadInputError(f"keep_best={wanted!r}: give NAME:max or NAME:min, such as knn:max.")
-    return (name, which) if wanted else None
+    if not wanted:
+        return None
+    if name and which == "max":
+        return name, "max"
+    if name and which == "min":
+        return name, "min"
+    raise BadInputError(f"keep_best={wanted!r}: give NAME:max or NAME:min, such as knn:max.")
 
 
 class _Running(NamedTuple):
@@ -114,13 +123,13 @@ class _Running(NamedTuple):
     checkpoints: Any
     log: RunLog
     stop: Interruption
-    beat: Any
+    beat: Beat
 
     def boundary(self, step: int, state: TrainState) -> None:
         """After every step: show it, learn of failed saves, and stop if a signal came."""
         self.beat.step(step)
         self.log.tick(step)
-        checkpoint.check(self.checkpoints)
+        checkpoint.check(self.checkpoints, say=self.log.say)
         if self.stop.due(step):
             self.leave(step, state)
 
@@ -162,7 +171,6 @@ class _Running(NamedTuple):
         if int(state.guard.rollbacks) >= guard.ROLLBACKS:
             self.give_up(state)
         with self.stop.saving(), self.beat.busy("going back"):
-            checkpoint.wait(self.checkpoints)
             restored = checkpoint.restore(self.checkpoints, state, say=self.log.say)
         if restored is None:
             self.give_up(state)
@@ -181,7 +189,6 @@ class _Running(NamedTuple):
         verdict = {"discarded_updates": int(state.guard.total), "roll_backs": int(state.guard.rollbacks), "rows": found}
         if jax.process_index() == 0:
             (epath.Path(self.workdir) / "diverged.json").write_text(json.dumps(verdict, indent=2))
-        self.log.close()
         raise DivergedError(
             f"the loss or its gradient stays non-finite, last at steps {_some(steps[-guard.TOLERATED :])}, after "
             f"{verdict['roll_backs']} roll-backs; lower the learning rate or look at the samples named in "

@@ -105,11 +105,14 @@ def shard_batch(batch: dict[str, np.ndarray]) -> dict[str, Array]:
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)
 
 
-def start_hosts() -> None:
+def start_hosts(heartbeat_timeout: int = 100) -> None:
     """Join the processes of a multi-host run, once, before any device is touched.
 
     A TPU pod or a Slurm job is found by jax itself; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
     JAX_PROCESS_ID. Without them a run on one host needs nothing, and on a TPU VM `jax` asks the metadata server.
+
+    Args:
+        heartbeat_timeout: seconds after which jax ends everything when it does not hear of a process.
     """
     explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
     if explicit:
@@ -117,6 +120,7 @@ def start_hosts() -> None:
             os.environ["JAX_COORDINATOR_ADDRESS"],
             int(os.environ["JAX_NUM_PROCESSES"]),
             int(os.environ["JAX_PROCESS_ID"]),
+            heartbeat_timeout_seconds=heartbeat_timeout,
         )
     elif "TPU_WORKER_HOSTNAMES" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_timeout)

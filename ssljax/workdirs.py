@@ -12,6 +12,7 @@ from ssljax.types import BadInputError
 
 # what a run leaves when it begins or ends
 ENDINGS = {"config.json", "results.json", "record.json", "report.html", "huggingface", "backbone.safetensors"}
+HARMLESS = {"lock.json", "heartbeats"}  # what a run leaves that ended before it began
 
 
 def check(workdir: str, config: Any, name: str) -> Results | None:
@@ -30,7 +31,7 @@ def check(workdir: str, config: Any, name: str) -> Results | None:
         return None
     differing = _differing(workdir, config, name)
     if differing is None:
-        if any(path.name != "lock.json" for path in directory.iterdir()):
+        if {path.name for path in directory.iterdir()} - HARMLESS:
             raise BadInputError(f"workdir={workdir} is not empty and holds no run; choose a new directory.")
         return None
     allowed = _allowed(config)

@@ -1,12 +1,16 @@
 """Eight emulated devices, strict broadcasting, and a closing line that says which oracles were not run live."""
 
 import os
+from pathlib import Path
 
 # half the tests' time is compilation of small programs, which this level shortens
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# tests, workers and the processes that tests start compile many programs twice; the next run finds them all
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest

@@ -68,17 +68,18 @@ def test_the_page_shows_words_and_attention(run):
     assert "of masked words" in page
 
 
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(run, tmp_path):
-    """Stopped within the second phase and taken up: the same encoder, bit for bit."""
-    config = bert_demo.Config(workdir=str(tmp_path / "again"), **SMALL)
-    first = dataclasses.replace(config, stop_after=4, workdir=str(tmp_path / "first"))
+def test_a_run_that_was_to_stop_early_goes_on_when_allowed(run, tmp_path):
+    """Stopped within the second phase and taken up: the same encoder, bit for bit; what was there before stays."""
+    config = bert_demo.Config(workdir=str(tmp_path / "run"), **SMALL)
+    first = dataclasses.replace(config, stop_after=4)
     experiment.run(first, bert_demo.build(first))
-    (tmp_path / "again").mkdir()
-    (tmp_path / "first" / "checkpoints").rename(tmp_path / "again" / "checkpoints")
-    (tmp_path / "again" / "config.json").write_text((run[0] / "config.json").read_text())
-    experiment.run(config, bert_demo.build(config))
-    mine, whole = ((place / "huggingface/model.safetensors").read_bytes() for place in (tmp_path / "again", run[0]))
+    with pytest.raises(BadInputError, match=r"stop_after 4, not None.*--allow stop_after"):
+        experiment.run(config, bert_demo.build(config))
+    experiment.run(dataclasses.replace(config, allow=("stop-after",)), bert_demo.build(config))
+    mine, whole = ((place / "huggingface/model.safetensors").read_bytes() for place in (tmp_path / "run", run[0]))
     assert mine == whole
+    assert json.loads((tmp_path / "run" / "config.json.before-1").read_text())["stop_after"] == 4
+    assert (tmp_path / "run" / "results.json.before-1").exists()
 
 
 def test_fill_mask(run, capsys):

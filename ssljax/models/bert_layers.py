@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,6 +33,9 @@ class BertShape:
         activation: `"gelu_tanh"` (google-research/bert since 2019) or `"gelu"`, by erf (the release, Hugging Face).
         eps: added to LayerNorm's variances.
         initial_std: of the initial weights, before the normal is cut at two of them, as official.
+        initial_positions: `"normal"`, as official, or `"sinusoidal"`: the position table starts as the waves of
+            arXiv 1706.03762 with root mean square `initial_std` and is trained from there, so that a small model need
+            not find out first which positions are neighbours.
     """
 
     vocab_size: int = 30522
@@ -46,6 +50,7 @@ class BertShape:
     activation: str = "gelu_tanh"
     eps: float = 1e-12
     initial_std: float = 0.02
+    initial_positions: str = "normal"
 
 
 class Dense(nn.Module):
@@ -98,11 +103,30 @@ class Table(nn.Module):
     rows: int
     features: int
     std: float = 0.02
+    waves: bool = False
 
     @nn.compact
     def __call__(self) -> Array:
         """The whole table."""
-        return self.param("embedding", nn.initializers.truncated_normal(self.std), (self.rows, self.features))
+        initial = waves if self.waves else nn.initializers.truncated_normal
+        return self.param("embedding", initial(self.std), (self.rows, self.features))
+
+
+def waves(std: float) -> Callable[..., Array]:
+    """An initialiser of position tables [P, H]: sines and cosines of the position, root mean square `std`.
+
+    Reference: arXiv 1706.03762, section 3.5, all sines before all cosines.
+    """
+
+    def initial(key, shape, dtype=jnp.float32):
+        del key
+        rows, features = shape
+        rates = 10_000.0 ** (-jnp.arange(0, features, 2) / features)
+        angles = jnp.arange(rows)[:, None] * rates[None]
+        table = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)[:, :features]
+        return (table * (std * 2**0.5)).astype(dtype)
+
+    return initial
 
 
 class Embeddings(nn.Module):
@@ -116,7 +140,7 @@ class Embeddings(nn.Module):
         """int32[B, L] twice -> [B, L, H]."""
         s = self.shape
         words = Table(s.vocab_size, s.hidden, s.initial_std, name="word")()
-        places = Table(s.positions, s.hidden, s.initial_std, name="position")()
+        places = Table(s.positions, s.hidden, s.initial_std, s.initial_positions == "sinusoidal", name="position")()
         kinds = Table(s.segments, s.hidden, s.initial_std, name="segment")()
         # so few rows that a product is faster than adding every position's gradient into one of them
         kind = jnp.matmul(jax.nn.one_hot(segments, s.segments), kinds, precision="highest")

@@ -72,8 +72,9 @@ def check(bfloat16: bool = False) -> None:
         BadInputError: the two differ by more than `TOLERANCES`, or a number is not finite; the sentence says what
             differs, on which device and jaxlib, and what to do.
 
-    Reference: github.com/jax-ml/jax/issues/39103, wrong sums from XLA:CPU's fusions in jaxlib 0.10.2. Those of 0.12.0
-        give NaN or garbage for residual networks in bfloat16.
+    Reference: XLA:CPU's fusions in jaxlib 0.12.0 give NaN or garbage for residual networks in bfloat16, which this
+        finds. Those of 0.10.2 sum wrongly where 3x3 products with over 32,768 rows are reduced
+        (github.com/jax-ml/jax/issues/39103), which no step here does.
     """
     dtype = jnp.bfloat16 if bfloat16 else jnp.float32
     device = jax.local_devices()[0]
@@ -119,7 +120,7 @@ def _evaluate(closed: Any, arguments: Sequence[Any]) -> list[Any]:
     return [read(atom) for atom in closed.jaxpr.outvars]
 
 
-def _compare(name: str, found: PyTree, wanted: PyTree, device: jax.Device, tolerance: float) -> None:
+def _compare(name: str, found: PyTree, wanted: PyTree, device: Any, tolerance: float) -> None:
     for (path, have), want in zip(jax.tree.flatten_with_path(found)[0], jax.tree.leaves(wanted), strict=True):
         have, want = np.asarray(have, np.float64), np.asarray(want, np.float64)
         bad = int((~np.isfinite(have)).sum())
@@ -131,8 +132,8 @@ def _compare(name: str, found: PyTree, wanted: PyTree, device: jax.Device, toler
         )
         mend = f"add {FLAG} to XLA_FLAGS, or " if device.platform == "cpu" else ""
         raise BadInputError(
-            f"{name} compiled by jaxlib {jaxlib.__version__} for {device.device_kind} is not what its single operations "
-            f"give: in{jax.tree_util.keystr(path)} {what}; {mend}take another jaxlib."
+            f"{name} compiled by jaxlib {jaxlib.__version__} for {device.device_kind} is not what its operations "
+            f"give singly: in{jax.tree_util.keystr(path)} {what}; {mend}take another jaxlib."
         )
 
 

@@ -7,7 +7,6 @@ which every leaf, as it arrived on the devices, has the digest that was saved; a
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +19,7 @@ from ssljax.train import agreement, manifest, retention, snapshot, store
 from ssljax.train.state import TrainState
 from ssljax.types import BadInputError
 
-MOST_FAILURES = 3
-"""So many failed saves in a row end a run."""
+MOST_FAILURES = 3  # saves in a row; then the run ends
 
 
 class SaveError(RuntimeError):
@@ -114,10 +112,10 @@ def check(checkpoints: Checkpoints, say: Callable[[str], None] = print) -> None:
     """
     if checkpoints.saving is not None and checkpoints.saving[1].done():
         _settle(checkpoints)
-    told = [checkpoints.unsaid.pop(0) for _ in range(len(checkpoints.unsaid))]
+    lines = _told(checkpoints)
     if checkpoints.failures >= MOST_FAILURES:
-        raise SaveError(f"{checkpoints.failures} saves in a row have failed; the last: {told[-1] if told else '?'}")
-    for line in told:
+        raise SaveError(f"{checkpoints.failures} saves in a row have failed: {' '.join(lines)}")
+    for line in lines:
         say(f"{line} Training goes on; the next save tries again.")
 
 
@@ -129,7 +127,7 @@ def wait(checkpoints: Checkpoints) -> None:
     """
     _settle(checkpoints)
     if checkpoints.failures:
-        raise SaveError(" ".join(checkpoints.unsaid) or f"The last save in {checkpoints.directory} has failed.")
+        raise SaveError(" ".join(_told(checkpoints)) or f"The last save in {checkpoints.directory} has failed.")
 
 
 def restore(checkpoints: Checkpoints, like: TrainState, say: Callable[[str], None] = print) -> TrainState | None:
@@ -148,7 +146,7 @@ def restore(checkpoints: Checkpoints, like: TrainState, say: Callable[[str], Non
     _settle(checkpoints)
     damaged: dict[int, str] = {}
     for step in reversed(agreement.from_first(retention.numbered(checkpoints.directory))):
-        state, trouble = _read(checkpoints.directory / str(step), like)
+        state, trouble = snapshot.read(checkpoints.directory / str(step), like)
         if state is not None:
             if jax.process_index() == 0:
                 for bad, why in damaged.items():
@@ -184,7 +182,7 @@ def steps(checkpoints: Checkpoints) -> list[int]:
 def close(checkpoints: Checkpoints, say: Callable[[str], None] = print) -> None:
     """End the saving thread, after what is under way."""
     _settle(checkpoints)
-    for line in checkpoints.unsaid:
+    for line in _told(checkpoints):
         say(line)
     checkpoints.pool.shutdown()
 
@@ -197,8 +195,8 @@ def _write(checkpoints: Checkpoints, step: int, held: snapshot.Held, metrics: di
         body = {"step": step, "facts": checkpoints.facts, "metrics": metrics, "leaves": leaves}
         manifest.write(temporary, body)
 
-    describe = functools.partial(snapshot.described, held)
-    store.write(directory, step, held.arrays, describe, seal, f"{step}.{checkpoints.started}")
+    attempt = f"{step}.{checkpoints.started}"
+    store.write(directory, step, held.arrays, lambda: snapshot.described(held), seal, attempt)
     if jax.process_index() == 0:
         manifest.sync_directory(directory)
         try:
@@ -211,49 +209,30 @@ def _settle(checkpoints: Checkpoints) -> None:
     """Wait for the save that is under way and note how it went."""
     if checkpoints.saving is None:
         return
-    (step, future), checkpoints.saving = checkpoints.saving, None
+    step, future = checkpoints.saving
     try:
         future.result()
         checkpoints.failures = 0
     except Exception as error:
         _failed(checkpoints, step, error)
+    checkpoints.saving = None
 
 
 def _failed(checkpoints: Checkpoints, step: int, error: Exception) -> None:
     checkpoints.failures += 1
-    checkpoints.unsaid.append(
-        f"Checkpoint {step} could not be saved in {checkpoints.directory}: {manifest.reason(error)}."
-    )
+    directory = checkpoints.directory
+    checkpoints.unsaid.append(f"Checkpoint {step} could not be saved in {directory}: {manifest.reason(error)}.")
     if jax.process_index() == 0:
         with contextlib.suppress(OSError):
-            retention.clear_leftovers(checkpoints.directory, step)
+            retention.clear_leftovers(directory, step)
+
+
+def _told(checkpoints: Checkpoints) -> list[str]:
+    lines, checkpoints.unsaid = checkpoints.unsaid, []
+    return lines
 
 
 def _committed(checkpoints: Checkpoints) -> list[int]:
     with contextlib.suppress(OSError):
         return steps(checkpoints)
     return []
-
-
-def _read(path: epath.Path, like: TrainState) -> tuple[TrainState | None, str]:
-    """The state saved in `path`, or what is wrong with it; the same on every process."""
-    wanted, arrays, body, trouble = snapshot.flatten(like), {}, {}, ""
-    try:
-        body = manifest.read(path)
-        manifest.refuse_misfit(path, body, wanted)
-        manifest.check_files(path, body)
-    except manifest.DamageError as error:
-        trouble = str(error)
-    if trouble := agreement.first_text(trouble):
-        return None, trouble
-    try:
-        arrays = store.read(path, wanted)
-    except Exception as error:
-        trouble = f"orbax cannot read it: {manifest.reason(error)}"
-    if trouble := agreement.first_text(trouble):
-        return None, trouble
-    changed = snapshot.first_change(arrays, body["leaves"])
-    trouble = f"{changed} is not as it was saved" if changed else ""
-    if trouble := agreement.first_text(trouble):
-        return None, trouble
-    return snapshot.unflatten(arrays, like), ""

@@ -1,5 +1,6 @@
 """Updates that are not finite: thrown away on the device, counted, and read by the host without waiting."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,8 @@ def admit(guard: Guard, step: Array, sound: Array, new: PyTree, old: PyTree) -> 
     """
     in_a_row = jnp.where(sound, 0, guard.in_a_row + 1)
     remembered = jnp.concatenate([step[None], guard.recent[:-1]])
-    guard = guard.replace(
+    guard = dataclasses.replace(
+        guard,
         total=guard.total + jnp.where(sound, 0, 1),
         in_a_row=in_a_row,
         tripped=jnp.where((guard.tripped == 0) & (in_a_row >= TOLERATED), step, guard.tripped),
@@ -80,10 +82,14 @@ def rolled_back(restored: Any, guard: Guard) -> Any:
         guard: of the run that tripped.
     """
     window = guard.tripped - restored.step
-    fresh = restored.guard.replace(
-        total=guard.total, recent=guard.recent, rollbacks=guard.rollbacks + 1, shift=guard.shift + window
+    fresh = dataclasses.replace(
+        restored.guard,
+        total=guard.total,
+        recent=guard.recent,
+        rollbacks=guard.rollbacks + 1,
+        shift=guard.shift + window,
     )
-    return restored.replace(guard=fresh)
+    return dataclasses.replace(restored, guard=fresh)
 
 
 class Watch:

@@ -39,6 +39,7 @@ class Beat:
         self.board = Board(workdir, index, count)
         self.interval = min(timeout / 4, LOCAL_INTERVAL if lock.is_local(workdir) else REMOTE_INTERVAL)
         self._step, self._phase, self._moved = -1, "", time.monotonic()
+        self._tick = self._moved  # when the thread last began a round
         self._done = threading.Event()
         self._mutex = threading.Lock()
 
@@ -90,10 +91,9 @@ class Beat:
             os._exit(EXIT)
 
     def _run(self) -> None:
-        last = time.monotonic()
         while not self._done.wait(self.interval):
             now = time.monotonic()
-            asleep, last = now - last > 3 * self.interval, now
+            asleep, self._tick = now - self._tick > 3 * self.interval, now
             if asleep:  # stopped and continued, by ctrl-Z for instance: nothing could move
                 self._guarded(self._take_verdict)
                 self._moved = now
@@ -116,7 +116,8 @@ class Beat:
         self._take_verdict()
         seen = self._look()
         culprits = signs.behind(seen, self.timeout, self.interval)
-        if culprits:
+        asleep = time.monotonic() - self._tick > max(3 * self.interval, self.timeout / 2)
+        if culprits and not asleep:
             self._end_unless_interrupted(signs.sentence(seen, culprits, self.timeout), culprits)
 
     def _end_unless_interrupted(self, message: str, culprits: Sequence[Sign] = ()) -> None:

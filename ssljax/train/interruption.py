@@ -203,12 +203,7 @@ def current() -> Interruption:
 
 
 def leave(stopped: Interrupted | str, within: float = 5.0) -> NoReturn:
-    """Say why on standard error and exit with 75; in time even if something hangs on the way out.
-
-    Args:
-        stopped: the message.
-        within: seconds, if there is no grace of a signal that is still running.
-    """
+    """Say why on standard error and exit with 75, at the latest when the grace is over or, without one, `within` s."""
     sys.stdout.flush()
     processes.say(str(stopped))
     if _deadline is not None:

@@ -1,12 +1,14 @@
-"""The host's copy of a state, which the next step cannot overwrite, and its digests."""
+"""A state as named arrays: the host's copy that the next step cannot overwrite, and the verified way back."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from ssljax.train import manifest
+from ssljax.train import agreement, manifest, store
 from ssljax.train.digest import digest, on_this_host, spread, spread_text
 from ssljax.types import Array
 
@@ -51,6 +53,40 @@ def first_change(arrays: dict[str, Array], leaves: dict[str, list[str]]) -> str:
     return changed[0] if changed else ""
 
 
+def read(path: epath.Path, like: Any) -> tuple[Any, str]:
+    """What was saved in a step's directory, verified, or what is wrong with it; the same on every process.
+
+    Args:
+        path: the directory.
+        like: only its structure, shapes, dtypes and shardings are used.
+
+    Returns:
+        (the tree, "") or (None, the damage).
+
+    Raises:
+        BadInputError: the leaves have other names, shapes or dtypes than those of `like`.
+    """
+    wanted, arrays, body, trouble = flatten(like), {}, {}, ""
+    try:
+        body = manifest.read(path)
+        manifest.refuse_misfit(path, body, wanted)
+        manifest.check_files(path, body)
+    except manifest.DamageError as error:
+        trouble = str(error)
+    if trouble := agreement.first_text(trouble):
+        return None, trouble
+    try:
+        arrays = store.read(path, wanted)
+    except Exception as error:
+        trouble = f"orbax cannot read it: {manifest.reason(error)}"
+    if trouble := agreement.first_text(trouble):
+        return None, trouble
+    changed = first_change(arrays, body["leaves"])
+    if trouble := agreement.first_text(f"{changed} is not as it was saved" if changed else ""):
+        return None, trouble
+    return unflatten(arrays, like), ""
+
+
 def flatten(tree: Any) -> dict[str, Array]:
     """Path -> array, whatever kinds of nodes the tree is made of; typed random keys as the integers they consist of.
 
@@ -61,7 +97,7 @@ def flatten(tree: Any) -> dict[str, Array]:
     return {"/".join(map(_name, path)): _array(leaf) for path, leaf in found}
 
 
-def unflatten(arrays: dict[str, Array], like: Any) -> Any:
+def unflatten(arrays: Mapping[str, Array], like: Any) -> Any:
     """The tree that `flatten` took apart; `like` has its structure and its keys."""
 
     def one(path, model):

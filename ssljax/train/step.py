@@ -12,7 +12,7 @@ import optax
 from ssljax import sharding
 from ssljax.train.guard import admit
 from ssljax.train.state import TrainState
-from ssljax.types import Array, Batch, Method
+from ssljax.types import Batch, Method
 
 
 def train_step(
@@ -22,7 +22,7 @@ def train_step(
     method: Method,
     views: Any,
     optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Any]]:
     """One update of everything in `state` from one global batch; pure.
 
     Where the loss or the gradient is not finite, parameters, `aux` and the optimiser's state stay as they were, to
@@ -60,7 +60,7 @@ def train_step(
 
 def compile_step(
     method: Method, views: Any, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """`train_step` under jit: the given state is donated, the new one and the metrics are replicated."""
     step = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
     return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssljax import cli, experiment, rows
+from ssljax import cli, experiment, rows, workdirs
 
 ROOT = Path(__file__).parents[2]
 NAMES = [path.stem for path in sorted((ROOT / "experiments").glob("[!_]*.py"))]
@@ -154,9 +154,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path):
 
 def test_a_directory_of_another_run_is_left_alone(tmp_path, arrays, folder, prepared, capsys):
     module, config = shrunk("demo", tmp_path, arrays, folder, prepared)
-    from ssljax import records
-
-    records.claim(config.workdir, config, "demo")
+    workdirs.claim(config.workdir, config, "demo")
     other = dataclasses.replace(config, temperature=0.5)
     with pytest.raises(experiment.BadInputError, match=r"temperature 0\.3, not 0\.5"):
         experiment.run(other, module.build(other))

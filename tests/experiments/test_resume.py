@@ -27,11 +27,25 @@ def run(name, data, workdir):
     return experiment.run(config, module.build(config))
 
 
+def steps_compiled(monkeypatch):
+    """The compiled steps of the runs that follow, in order."""
+    found, compile_step = [], pretraining.compile_step
+
+    def keep(*parts):
+        found.append(compile_step(*parts))
+        return found[-1]
+
+    monkeypatch.setattr(pretraining, "compile_step", keep)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(name, tmp_path, arrays, prepared, monkeypatch):
     data = prepared if name == "bert" else arrays
+    steps = steps_compiled(monkeypatch)
     whole = run(name, data, tmp_path / "whole")
+    assert steps[0]._cache_size() == (2 if name == "bert" else 1)  # one program for each phase
     boundary = pretraining._Running.boundary
 
     def cut(running, step, state):

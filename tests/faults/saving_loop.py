@@ -1,4 +1,4 @@
-"""Run by test_saving.py: for each workdir on standard input a process that saves one step after the other, to be killed.
+"""Run by test_saving.py: for each workdir on standard input a process that saves step after step, to be killed.
 
 It is forked before jax has begun anything, so that a kill costs no new start of Python.
 """

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ PER_EPOCH = PICTURES // BATCH
 class Poisoned:
     """Views that are NaN where a picture of the batch is all white."""
 
-    views: object
+    views: Any
 
     def __call__(self, key, image):
         white = jnp.any(jnp.min(image.reshape(len(image), -1), axis=1) == 255)

@@ -1,7 +1,6 @@
-"""Files that lie about what they hold, and files with flipped bytes: one sentence each, little memory, no crash."""
+"""Files that lie about what they hold: one sentence each, in little memory."""
 
 import json
-import pickle
 import resource
 import struct
 import subprocess
@@ -17,29 +16,17 @@ import safetensors.numpy
 
 from ssljax.data.sources import open_source
 from ssljax.interop import huggingface, torchvision
-from ssljax.models.bert import bert, mlm_head, word_table
-from ssljax.models.bert_layers import BertShape
 from ssljax.models.resnet import resnet
 from ssljax.types import BadInputError
 
 ROOT = Path(__file__).parents[2]
 ROOM = 1 << 30
-MUTATIONS = 300
 RESNET = resnet((1,), width=2, stem="cifar")
-BERT = BertShape(vocab_size=11, hidden=4, layers=1, heads=2, intermediate=6, positions=5)
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 HUGE = 10**12
 
 
 def resnet_weights():
     return RESNET.init(jax.random.key(0), jnp.zeros((2, 4, 4, 3)))
-
-
-def bert_weights():
-    ids = jnp.zeros((1, 1), jnp.int32)
-    encoder = bert(BERT).init(jax.random.key(0), ids, ids, ids[0])[0]
-    hidden = jnp.zeros((1, 1, BERT.hidden))
-    return {"encoder": encoder, "mlm": mlm_head(BERT).init(jax.random.key(1), hidden, word_table(encoder))[0]}
 
 
 def header_of(tensors, body=b"", length=None):
@@ -189,107 +176,3 @@ def refuse_within_limit(folder):
         np.ones(ROOM)
     refuse_all(folder)
     print("refused")
-
-
-def mutated(content, rng):
-    """Some bytes flipped, taken out, put in, or the end cut off; and the first place where the two differ."""
-    damaged, kind = bytearray(content), rng.integers(8)
-    # headers are where the danger is, so half of the places are near the beginning or the end
-    place = int(rng.choice([rng.integers(len(content)), rng.integers(min(len(content), 3000))]))
-    place = len(content) - 1 - place if rng.integers(4) == 0 else place
-    if kind == 0:
-        del damaged[place:]
-    elif kind == 1:
-        damaged[place:place] = rng.bytes(int(rng.integers(1, 9)))
-    elif kind == 2:
-        del damaged[place : place + int(rng.integers(1, 9))]
-    elif kind == 3:
-        damaged[place : place + 8] = struct.pack("<q", int(rng.integers(-(1 << 62), 1 << 62)) >> int(rng.integers(62)))
-    elif kind == 4:
-        damaged[place] = rng.integers(256)
-    else:
-        damaged[place] ^= 1 << int(rng.integers(8))
-    return bytes(damaged)
-
-
-def loads_or_refuses(path, read, wanted, count, seed, data_from):
-    """How many of `count` mutations load; those have the same shapes, and other values only where data is other."""
-    content, rng, loaded = path.read_bytes(), np.random.default_rng(seed), 0
-    for _ in range(count):
-        damaged = mutated(content, rng)
-        path.write_bytes(damaged)
-        try:
-            found = read()
-        except BadInputError as error:
-            assert str(path) in str(error) or str(path.parent) in str(error), error
-            assert "\n" not in str(error)
-            continue
-        loaded += 1
-        assert jax.tree.structure(found) == jax.tree.structure(wanted)
-        for have, want in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-            assert (np.shape(have), np.asarray(have).dtype) == (np.shape(want), np.asarray(want).dtype)
-        if damaged[data_from:] == content[data_from:] and len(damaged) == len(content):
-            jax.tree.map(np.testing.assert_array_equal, found, wanted)
-    path.write_bytes(content)
-    return loaded
-
-
-def test_fuzzed_safetensors(tmp_path, count=MUTATIONS):
-    weights, path = resnet_weights(), tmp_path / "r.safetensors"
-    torchvision.save_safetensors(path, *weights)
-    (length,) = struct.unpack("<Q", path.read_bytes()[:8])
-    like = jax.eval_shape(lambda: weights)
-    loaded = loads_or_refuses(path, lambda: torchvision.load_safetensors(path, like), weights, count, 1, 8 + length)
-    assert 0 < loaded < count
-
-
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-@pytest.mark.filterwarnings("ignore:the checkpoint has no pooler")
-def test_fuzzed_checkpoints(file, tmp_path, count=MUTATIONS // 3):
-    weights = bert_weights()
-    huggingface.save_pretrained(tmp_path / "b", weights, BERT, WORDS, True)
-    path = tmp_path / "b" / file
-    (length,) = struct.unpack("<Q", (tmp_path / "b" / "model.safetensors").read_bytes()[:8])
-    data_from = 8 + length if file == "model.safetensors" else 1 << 30
-    loaded = loads_or_refuses(
-        path, lambda: huggingface.load_pretrained(tmp_path / "b")[0], weights, count, 2, data_from
-    )
-    assert 0 < loaded < count
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_fuzzed_arrays_load_the_same_or_not_at_all(save, tmp_path, count=MUTATIONS):
-    rng, path = np.random.default_rng(0), tmp_path / "x.npz"
-    save(path, train_images=rng.integers(0, 256, (6, 5, 5), np.uint8), train_labels=np.arange(6) % 2)
-
-    def read():
-        source = open_source(f"arrays:{path}", "train")
-        return source.class_names, list(source)
-
-    # every byte of an array has a checksum, so that all that loads is what was written
-    loaded = loads_or_refuses(path, read, read(), count, 3, data_from=1 << 30)
-    assert loaded < count
-
-
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("key", ["train_images", "train_labels", "class_names", "train_jpeg", "train_offsets"])
-def test_a_pickle_in_an_archive_is_refused_and_not_run(key, tmp_path):
-    arrays = {"train_images": np.zeros((2, 2, 2), np.uint8)}
-    if key in ("train_jpeg", "train_offsets"):
-        arrays = {"train_jpeg": np.zeros(9, np.uint8), "train_offsets": np.array([0, 9])}
-    arrays[key] = np.array([Payload(tmp_path / "run")] * 2, object)
-    np.savez(tmp_path / "x.npz", allow_pickle=True, **arrays)
-    with pytest.raises(BadInputError, match="without pickles"):
-        open_source(f"arrays:{tmp_path}/x.npz", "train")
-    assert not (tmp_path / "run").exists()
-    # the payload is a live one
-    np.load(tmp_path / "x.npz", allow_pickle=True)[key]
-    assert (tmp_path / "run").exists()
-    assert pickle.dumps(Payload(tmp_path))

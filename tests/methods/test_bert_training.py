@@ -65,9 +65,9 @@ def test_a_state_without_aux_survives_a_checkpoint(tmp_path):
     state, _ = step(init_state(method, optimizer, views, batch, seed=0), batch)
     checkpoints = checkpoint.open_checkpoints(str(tmp_path))
     checkpoint.save(checkpoints, state)
-    checkpoints.wait_until_finished()
+    checkpoint.wait(checkpoints)
     found = checkpoint.restore(checkpoints, state)
-    checkpoints.close()
+    checkpoint.close(checkpoints)
     assert found is not None
     assert jax.tree.structure(found) == jax.tree.structure(state)
     np.testing.assert_array_equal(step(found, batch)[1]["loss"], step(state, batch)[1]["loss"])

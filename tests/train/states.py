@@ -32,14 +32,13 @@ def fill(shapes, seed, step=None):
 
 def every_kind(step=0, width=5, rows=16):
     """A small state with leaves of every dtype, scalars, one without elements, and `aux["queue"]` [rows, 3]."""
-    kinds = "float32 bfloat16 float16 int8 int16 int32 uint8 uint16 uint32 bool".split()
+    kinds = ["float32", "bfloat16", "float16", "int8", "int16", "int32", "uint8", "uint16", "uint32", "bool"]
     params = {kind: {"x": jax.ShapeDtypeStruct((3, width), jnp.dtype(kind))} for kind in kinds}
     params |= {"scalar": jax.ShapeDtypeStruct((), jnp.float32), "none": jax.ShapeDtypeStruct((0, 3), jnp.float32)}
     aux = {"queue": jax.ShapeDtypeStruct((rows, 3), jnp.float32), "nothing": {}}
     key = jax.eval_shape(jax.random.key, 0)
-    step_shape = jax.ShapeDtypeStruct((), jnp.int32)
     guard = jax.eval_shape(Guard.new)
-    shapes = TrainState(step_shape, params, aux, (optax.EmptyState(), [params["int8"]]), key, guard)
+    shapes = TrainState(jnp.int32(0), params, aux, (optax.EmptyState(), [params["int8"]]), key, guard)
     return fill(shapes, step, step)
 
 

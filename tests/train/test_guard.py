@@ -1,6 +1,7 @@
 """Updates that are not finite leave every leaf of the state as it was; the host hears of each, late and once."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ STEPS = 6
 class Poisoned:
     """Views that are NaN, or whatever is given, where a pixel of the batch is 255."""
 
-    views: object
+    views: Any
     poison: float
 
     def __call__(self, key, image):

@@ -1,0 +1,1 @@
+"""Measurements that are not runs of a paper."""

@@ -1,0 +1,156 @@
+"""Tiny runs of three experiments through their command lines, and what two of them must have in common at the end."""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from experiments import bert_demo, moco_cifar10, simclr_cifar10
+from experiments.bench import children
+from experiments.bench.children import Child, Page
+from ssljax import cli
+from ssljax.data.text import prepare, python_topics, vocabulary
+from ssljax.train import manifest, retention
+from ssljax.train.logging import read_metrics
+
+PICTURES, BATCH = 48, 16
+PER_EPOCH = PICTURES // BATCH
+EPOCHS = 20
+PICTURE_OPTIONS = f"--batch-size {BATCH} --width 4 --epochs {EPOCHS} --save-every 1 --eval-every 5 --devices 1"
+BERT_OPTIONS = (
+    "--steps 36 24 --lengths 16 24 --batch-sizes 8 4 --max-predictions 3 4 --hidden 16 --dropout 0.1 "
+    "--save-every 3 --eval-every 15 --devices 1"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """A run of seconds.
+
+    Attributes:
+        module: of the experiment.
+        options: of its command line.
+        steps: how long it is.
+        interval: steps between saves.
+    """
+
+    module: ModuleType
+    options: tuple[str, ...]
+    steps: int
+    interval: int
+
+    @property
+    def name(self) -> str:
+        """The experiment's."""
+        return self.module.__name__.rpartition(".")[2]
+
+
+def make(folder: Path) -> dict[str, Tiny]:
+    """The three runs by name, with their data in `folder`, which must exist."""
+    data = children.call(lambda: _make_data(folder), folder)
+    picture_steps = EPOCHS * PER_EPOCH
+    moco = f"{PICTURE_OPTIONS} --queue-size 64 --embedding-dim 8 --stage-sizes 1".split()
+    simclr = f"{PICTURE_OPTIONS} --projector 8 8 --warmup-epochs 1".split()
+    runs = (
+        Tiny(moco_cifar10, (*moco, "--data", data["pictures"]), picture_steps, PER_EPOCH),
+        Tiny(simclr_cifar10, (*simclr, "--data", data["pictures"]), picture_steps, PER_EPOCH),
+        Tiny(bert_demo, (*BERT_OPTIONS.split(), "--data", data["text"]), 60, 3),
+    )
+    return {run.name: run for run in runs}
+
+
+def _make_data(folder: Path) -> dict[str, str]:
+    """Pictures of two kinds that differ in brightness, and forty documents of Python's reference."""
+    rng, content = np.random.default_rng(0), {}
+    for split, count in (("train", PICTURES), ("test", 20)):
+        labels = np.arange(count) % 2
+        images = rng.integers(0, 120, (count, 32, 32, 3)) + 120 * labels[:, None, None, None]
+        content |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels}
+    np.savez(folder / "pictures.npz", **content)
+    text = python_topics.as_text(python_topics.python_topics()[-40:])
+    (folder / "topics.txt").write_text(text)
+    words = vocabulary.train_vocabulary(iter(text.splitlines()), 400)
+    prepare.prepare([str(folder / "topics.txt")], words, str(folder / "text"))
+    return {"pictures": f"arrays:{folder}/pictures.npz", "text": str(folder / "text")}
+
+
+def cache(folder: Path, write: bool) -> None:
+    """Take compiled programs from `folder`, which is there, and with `write` leave new ones in it."""
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # entries are not written at once and whole: a killed child must not leave one
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0 if write else 1e9)
+
+
+def start(run: Tiny, workdir: Path, page: Page, prepare: Callable[[], None], more: tuple[str, ...] = ()) -> Child:
+    """The experiment's command in a child, logging every step; the same call takes the run up."""
+    options = [*run.options, "--workdir", str(workdir), "--log-every", "1", "--no-canary", *more]
+
+    def command() -> None:
+        page.follow()
+        prepare()
+        sys.argv = [run.name, *options]
+        cli.main(run.module.Config, run.module.build, run.module.__doc__)
+
+    page.write(-1, 0)
+    return children.fork(command, workdir.with_suffix(".log"))
+
+
+def complete(run: Tiny, workdir: Path, prepare: Callable[[], None], more: tuple[str, ...] = ()) -> float:
+    """Let a run come to its end; returns the seconds.
+
+    Raises:
+        RuntimeError: it does not; with what it has said.
+    """
+    began = time.monotonic()
+    with children.running(start(run, workdir, Page(), prepare, more)) as child:
+        if child.wait(1800) != 0:
+            raise RuntimeError(f"{run.name} has ended with {child.code}:\n{child.said()}")
+    return time.monotonic() - began
+
+
+def ending(workdir: Path) -> dict[str, Any]:
+    """All that two runs must agree on: the last checkpoint's leaves, every loss and the results.
+
+    The leaves' hashes are of parameters, optimiser, momentum encoder, statistics, queue, key, step and data position.
+    """
+    last = newest(workdir)
+    rows = [row for row in read_metrics(workdir / "metrics.jsonl") if "loss" in row]
+    results = workdir / "results.json"
+    return {
+        "the last step": last,
+        "a leaf": manifest.read(epath.Path(workdir / "checkpoints" / str(last)))["leaves"],
+        "the loss of step": {row["step"]: row["loss"].hex() for row in rows},
+        "the result": json.loads(results.read_text()) if results.exists() else None,
+    }
+
+
+def difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first thing that differs between two endings; "" if none does."""
+    for what, value in wanted.items():
+        if isinstance(value, dict) and isinstance(found[what], dict):
+            for name in value.keys() | found[what].keys():
+                if value.get(name) != found[what].get(name):
+                    return f"{what} {name}: {found[what].get(name)}, not {value.get(name)}"
+        elif found[what] != value:
+            return f"{what}: {found[what]}, not {value}"
+    return ""
+
+
+def newest(workdir: Path) -> int:
+    """The newest step with a manifest; -1 without one."""
+    return max(retention.committed(epath.Path(workdir / "checkpoints")), default=-1)
+
+
+def being_saved(workdir: Path) -> set[str]:
+    """The directories of saves that are not committed."""
+    folder = workdir / "checkpoints"
+    return {path.name for path in folder.iterdir() if not path.name.isdecimal()} if folder.exists() else set()
