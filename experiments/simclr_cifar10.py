@@ -38,8 +38,10 @@ class Config(vision.PictureConfig):
     jitter_strength: float = 0.5
     projector: tuple[int, ...] = (512, 512, 128)
     """Outputs of its layers."""
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    """Blocks of each stage: ResNet-18's."""
     width: int = 64
-    """Channels of ResNet-18's first stage."""
+    """Channels of the first stage."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16."""
 
@@ -59,7 +61,7 @@ def build(config: Config) -> Experiment:
         last_bias=False,
         dtype=dtype,
     )
-    backbone = resnet.resnet18(stem="cifar", width=config.width, dtype=dtype)
+    backbone = resnet.resnet(config.stage_sizes, stem="cifar", width=config.width, dtype=dtype)
     method = simclr(backbone, projector, temperature=config.temperature)
     pictures = vision.Pictures(config.data, views.CIFAR_MEAN, views.CIFAR_STD, knn=vision.Knn(200, 0.1, "backbone"))
 

@@ -21,6 +21,13 @@ from tests import oracles
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Give back what a file's tests compiled: workers would grow to gigabytes, and slow down with them."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(params=[None, 1, 2, 4, 8], ids=lambda n: f"{n or 'no'}-mesh")
 def each_mesh(request):
     """Run the test without a mesh and on 1, 2, 4 and 8 devices; the value is the number of devices or None."""

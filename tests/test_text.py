@@ -26,6 +26,7 @@ SMALL = {
     "eval_every": 2,
     "save_every": 2,
     "log_every": 1,
+    "canary": False,
     "devices": 2,
 }
 

@@ -61,7 +61,7 @@ class Page:
                 yield
             self.write(self.step, before)
 
-        heartbeat.Beat.step, heartbeat.Beat.busy = step, busy
+        heartbeat.Beat.step, heartbeat.Beat.busy = step, busy  # type: ignore[assignment]
 
 
 @dataclasses.dataclass

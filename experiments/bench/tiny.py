@@ -22,30 +22,23 @@ from ssljax.train import manifest, retention
 from ssljax.train.logging import read_metrics
 
 PICTURES, BATCH = 48, 16
-PER_EPOCH = PICTURES // BATCH
-EPOCHS = 20
-PICTURE_OPTIONS = f"--batch-size {BATCH} --width 4 --epochs {EPOCHS} --save-every 1 --eval-every 5 --devices 1"
+STEPS, INTERVAL = 60, PICTURES // BATCH  # of each run, and between its saves
+PICTURE_OPTIONS = (
+    f"--batch-size {BATCH} --width 4 --epochs {STEPS // INTERVAL} --save-every 1 --eval-every 5 --log-every 1"
+)
 BERT_OPTIONS = (
-    "--steps 36 24 --lengths 16 24 --batch-sizes 8 4 --max-predictions 3 4 --hidden 16 --dropout 0.1 "
-    "--save-every 3 --eval-every 15 --devices 1"
+    f"--steps 36 {STEPS - 36} --lengths 16 24 --batch-sizes 8 4 --max-predictions 3 4 --hidden 16 --dropout 0.1 "
+    # a line in several saves: the figures of a step that is saved must not be lost on the way to the file
+    f"--save-every {INTERVAL} --eval-every 15 --log-every {2 * INTERVAL}"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Tiny:
-    """A run of seconds.
-
-    Attributes:
-        module: of the experiment.
-        options: of its command line.
-        steps: how long it is.
-        interval: steps between saves.
-    """
+    """A run of `STEPS` steps with a save every `INTERVAL`: an experiment's module and options of its command line."""
 
     module: ModuleType
     options: tuple[str, ...]
-    steps: int
-    interval: int
 
     @property
     def name(self) -> str:
@@ -56,13 +49,12 @@ class Tiny:
 def make(folder: Path) -> dict[str, Tiny]:
     """The three runs by name, with their data in `folder`, which must exist."""
     data = children.call(lambda: _make_data(folder), folder)
-    picture_steps = EPOCHS * PER_EPOCH
     moco = f"{PICTURE_OPTIONS} --queue-size 64 --embedding-dim 8 --stage-sizes 1".split()
     simclr = f"{PICTURE_OPTIONS} --projector 8 8 --warmup-epochs 1".split()
     runs = (
-        Tiny(moco_cifar10, (*moco, "--data", data["pictures"]), picture_steps, PER_EPOCH),
-        Tiny(simclr_cifar10, (*simclr, "--data", data["pictures"]), picture_steps, PER_EPOCH),
-        Tiny(bert_demo, (*BERT_OPTIONS.split(), "--data", data["text"]), 60, 3),
+        Tiny(moco_cifar10, (*moco, "--data", data["pictures"])),
+        Tiny(simclr_cifar10, (*simclr, "--data", data["pictures"])),
+        Tiny(bert_demo, (*BERT_OPTIONS.split(), "--data", data["text"])),
     )
     return {run.name: run for run in runs}
 
@@ -91,8 +83,8 @@ def cache(folder: Path, write: bool) -> None:
 
 
 def start(run: Tiny, workdir: Path, page: Page, prepare: Callable[[], None], more: tuple[str, ...] = ()) -> Child:
-    """The experiment's command in a child, logging every step; the same call takes the run up."""
-    options = [*run.options, "--workdir", str(workdir), "--log-every", "1", "--no-canary", *more]
+    """The experiment's command in a child; the same call takes the run up."""
+    options = [*run.options, "--workdir", str(workdir), "--devices", "1", "--no-canary", *more]
 
     def command() -> None:
         page.follow()

@@ -55,8 +55,8 @@ def bert(shape: BertShape, *, dtype: Any = jnp.float32, remat: bool = False, sca
         `key` is needed in training only, and only with a dropout rate above 0.
 
     Raises:
-        BadInputError: the heads do not divide the width, or the activation or the initial positions are unknown; from `init` and `apply`, a
-            sequence is longer than the position table, or a key is missing.
+        BadInputError: the heads do not divide the width, or the activation or the initial positions are unknown; from
+            `init` and `apply`, a sequence is longer than the position table, or a key is missing.
 
     Reference: arXiv 1810.04805, section 3; google-research/bert `modeling.py`.
 
@@ -233,9 +233,8 @@ def _check_shape(shape: BertShape) -> None:
     if shape.activation not in ACTIVATIONS:
         raise BadInputError(f"activation={shape.activation!r} is unknown; choose one of {', '.join(ACTIVATIONS)}.")
     if shape.initial_positions not in ("normal", "sinusoidal"):
-        raise BadInputError(
-            f'initial_positions={shape.initial_positions!r} is unknown; choose "normal" or "sinusoidal".'
-        )
+        found = f"initial_positions={shape.initial_positions!r}"
+        raise BadInputError(f"{found} is unknown; choose one of normal, sinusoidal.")
 
 
 def _check_inputs(shape: BertShape, tokens: Array, segments: Array, lengths: Array) -> None:

@@ -43,8 +43,9 @@ class Guard:
     @classmethod
     def new(cls) -> "Guard":
         """The guard of a run that begins."""
-        zero = jnp.zeros((), jnp.int32)
-        return cls(zero, zero, zero, jnp.full((WINDOW,), -1, jnp.int32), zero, zero)
+        # a donated state may not hold one buffer twice
+        total, in_a_row, tripped, rollbacks, shift = (jnp.zeros((), jnp.int32) for _ in range(5))
+        return cls(total, in_a_row, tripped, jnp.full((WINDOW,), -1, jnp.int32), rollbacks, shift)
 
 
 def admit(guard: Guard, step: Array, sound: Array, new: PyTree, old: PyTree) -> tuple[Guard, PyTree]:

@@ -20,8 +20,8 @@ RUNS = [name for name in NAMES if name not in TOOLS]
 
 SHRUNK = {
     "demo": {"batch_size": 16, "queue_size": 64, "width": 8, "projector": (8, 8)},
-    "moco_cifar10": {"batch_size": 16, "queue_size": 64, "width": 4, "bfloat16": True},
-    "simclr_cifar10": {"batch_size": 16, "width": 4, "projector": (8, 8), "warmup_epochs": 1},
+    "moco_cifar10": {"batch_size": 16, "queue_size": 64, "width": 4, "stage_sizes": (1,), "bfloat16": True},
+    "simclr_cifar10": {"batch_size": 16, "width": 4, "stage_sizes": (1,), "projector": (8, 8), "warmup_epochs": 1},
     "moco_v1_imagenet": {},
     "moco_v2_imagenet": {},
     "ten_images": {"steps": 2},
@@ -55,13 +55,13 @@ def shrunk(name, tmp_path, arrays, folder, prepared):
             options |= TWO_PHASES
         if hasattr(module.Config, "warmup_steps"):
             options |= {"warmup_steps": 1}
-        return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, **options)
+        return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, canary=False, **options)
     options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {}) | {"devices": 2 if "moco" in name else 1}
     if "imagenet" in name:
         options |= {"data": folder}
     elif name != "ten_images":
         options |= {"data": arrays}
-    return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, **options)
+    return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, canary=False, **options)
 
 
 def test_there_is_a_shrunk_config_for_every_module():

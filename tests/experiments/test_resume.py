@@ -9,9 +9,9 @@ from ssljax.train import manifest
 from ssljax.train.logging import read_metrics
 
 STEPS, STOP = 6, 4
-SMALL = {"batch_size": 16, "width": 4, "epochs": 2, "save_every": 1, "eval_every": 1}
+SMALL = {"batch_size": 16, "width": 4, "stage_sizes": (1,), "epochs": 2, "save_every": 1, "eval_every": 1}
 METHODS = {
-    "moco": (moco_cifar10, SMALL | {"queue_size": 64, "embedding_dim": 8, "stage_sizes": (1, 1)}),
+    "moco": (moco_cifar10, SMALL | {"queue_size": 64, "embedding_dim": 8}),
     "simclr": (simclr_cifar10, SMALL | {"projector": (8, 8), "warmup_epochs": 1}),
     "bert": (
         bert_demo,
@@ -23,7 +23,7 @@ METHODS = {
 
 def run(name, data, workdir):
     module, options = METHODS[name]
-    config = module.Config(workdir=str(workdir), data=data, devices=1, log_every=1, **options)
+    config = module.Config(workdir=str(workdir), data=data, devices=1, log_every=1, canary=False, **options)
     return experiment.run(config, module.build(config))
 
 

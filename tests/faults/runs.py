@@ -10,13 +10,16 @@ import threading
 import time
 from pathlib import Path
 
+# one device, and no compiled program left half written by a process that is killed
+ALONE = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+
 
 class Run:
     """A process whose output is read as it comes."""
 
     def __init__(self, mode, workdir, **environment):
         command = [sys.executable, "-m", "tests.faults.toy_run", mode, str(workdir)]
-        env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | environment
+        env = os.environ | ALONE | environment
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.lines, self.errors, self.ended = [], [], None
         readers = ((self.process.stdout, self.lines), (self.process.stderr, self.errors))

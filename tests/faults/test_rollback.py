@@ -55,6 +55,7 @@ def start(tmp_path, white, **options):
         width=4,
         embedding_dim=8,
         log_every=1,
+        canary=False,
         save_every=1,
         **options,
     )

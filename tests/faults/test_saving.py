@@ -14,6 +14,7 @@ import pytest
 
 from ssljax.train import checkpoint, manifest
 from ssljax.types import BadInputError
+from tests.faults import runs
 from tests.faults.saving_loop import state_at
 from tests.train import states
 
@@ -27,7 +28,7 @@ pytestmark = [
 @pytest.fixture
 def saver():
     """Starts savers that can be killed: `saver(workdir) -> the number of a process that saves there`."""
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    env = os.environ | runs.ALONE
     command = [sys.executable, "-m", "tests.faults.saving_loop"]
     server = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -1,7 +1,8 @@
-"""BERT against itself: remat and scan, devices, bfloat16, dropout."""
+"""BERT against itself: remat and scan, devices, bfloat16, dropout, the first weights."""
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -194,3 +195,29 @@ def test_training_with_dropout_needs_a_key():
     params, _ = head.init(jax.random.key(0), jnp.ones((2, 4)))
     with pytest.raises(BadInputError, match="needs a key"):
         head.apply(params, {}, jnp.ones((2, 4)), train=True)
+
+
+@pytest.mark.parametrize(("positions", "hidden", "std"), [(64, 128, 0.05), (7, 6, 0.02), (512, 64, 1.0)])
+def test_a_position_table_that_starts_as_waves(positions, hidden, std):
+    found = np.asarray(bert_layers.waves(std)(jax.random.key(0), (positions, hidden)))
+    for place in range(positions):
+        for wave in range(hidden // 2):
+            angle = place / 10_000 ** (2 * wave / hidden)
+            wanted = [math.sin(angle) * std * math.sqrt(2), math.cos(angle) * std * math.sqrt(2)]
+            np.testing.assert_allclose(found[place, [wave, wave + hidden // 2]], wanted, rtol=0, atol=2e-4 * std)
+    assert np.sqrt(np.square(found).mean()) == pytest.approx(std, rel=1e-4)
+
+
+def test_only_the_position_table_starts_differently():
+    shape = bert_layers.BertShape(vocab_size=50, hidden=8, layers=1, heads=2, intermediate=16, positions=6)
+    rows = jnp.ones((1, 4), jnp.int32)
+    normal, wavy = (
+        bert(dataclasses.replace(shape, initial_positions=name)).init(jax.random.key(0), rows, rows, rows[0, :1])[0]
+        for name in ("normal", "sinusoidal")
+    )
+    differing = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), normal, wavy)
+    changed = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(differing) if leaf]
+    assert len(changed) == 1
+    assert "position" in changed[0]
+    with pytest.raises(BadInputError, match="initial_positions='learnt' is unknown; choose one of normal, sinusoidal"):
+        bert(dataclasses.replace(shape, initial_positions="learnt"))

@@ -51,7 +51,8 @@ def open_corpus(directory: str | Path, vocabulary: Vocabulary | None = None) -> 
         vocabulary: the one that the tokens must be ids of; None takes the directory's own.
 
     Raises:
-        BadInputError: not a prepared directory, one of another version or vocabulary, or a file cut short.
+        BadInputError: not a prepared directory, one of another version or vocabulary, or a file cut short or
+            damaged.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
@@ -72,8 +73,16 @@ def open_corpus(directory: str | Path, vocabulary: Vocabulary | None = None) -> 
     offsets = np.fromfile(directory / DOCUMENTS, np.int64)
     tokens = np.memmap(directory / TOKENS, token_type(own), "r")
     sentences = np.memmap(directory / SENTENCES, np.int64, "r")
+    _check_offsets(directory / SENTENCES, sentences, len(tokens))
+    _check_offsets(directory / DOCUMENTS, offsets, len(sentences) - 1)
     documents = np.stack([offsets[:-1], offsets[1:]], axis=1)
     return Corpus(directory, tokens, sentences, documents, own, _fingerprint(manifest))
+
+
+def _check_offsets(path: Path, offsets: np.ndarray, end: int) -> None:
+    """Offsets of parts that are not empty begin at 0, rise, and end at `end`."""
+    if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != end or np.any(offsets[1:] <= offsets[:-1]):
+        raise BadInputError(f"{path} is damaged: its offsets do not rise from 0 to {end}; {AGAIN}.")
 
 
 def _fingerprint(manifest: dict[str, Any]) -> str:

@@ -122,6 +122,9 @@ def assemble(corpus: Corpus, rows: np.ndarray, length: int) -> dict[str, np.ndar
     Returns:
         tokens int32[n, L]: [CLS] a [SEP] b [SEP], then padding 0; segments int32[n, L]: 1 on "b [SEP]";
         lengths int32[n], special tokens included; is_random int32[n].
+
+    Raises:
+        BadInputError: a token that is in no vocabulary.
     """
     words = corpus.vocabulary
     tokens = np.full((len(rows), length), words.pad, np.int32)
@@ -135,6 +138,11 @@ def assemble(corpus: Corpus, rows: np.ndarray, length: int) -> dict[str, np.ndar
         tokens[row, middle] = words.sep
         tokens[row, middle + 1 : end] = corpus.tokens[b_start:b_stop]
         tokens[row, end] = words.sep
+    if tokens.max(initial=0) >= len(words):
+        raise BadInputError(
+            f"{corpus.directory} is damaged: it holds the token {tokens.max()}, and its vocabulary has {len(words)} "
+            "words; prepare it again with python -m experiments.bert_prepare."
+        )
     place = np.arange(length)
     segments = (place >= a_count[:, None] + 2) & (place < lengths[:, None])
     return {

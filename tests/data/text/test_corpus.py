@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssljax.data.text.corpus import hold_out, open_corpus
+from ssljax.data.text.instances import assemble
 from ssljax.data.text.prepare import prepare
 from ssljax.data.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
@@ -68,6 +69,27 @@ def test_a_directory_that_is_not_whole(directory):
     refused(directory, r"manifest\.json cannot be read")
     (directory / "manifest.json").unlink()
     refused(directory, r"no prepared corpus .it has no manifest\.json.")
+
+
+@pytest.mark.parametrize("name", ["sentences.bin", "documents.bin"])
+@pytest.mark.parametrize("change", [(0, 1), (0, -1), (1, 0), (1, 2**62), (1, -5), (-1, 99)])
+def test_offsets_that_do_not_rise_to_the_end(directory, name, change):
+    path, (place, value) = directory / name, change
+    offsets = np.fromfile(path, np.int64)
+    offsets[place] = value
+    offsets.tofile(path)
+    refused(directory, rf"{name} is damaged: its offsets do not rise from 0 to \d; prepare it again")
+
+
+def test_a_token_that_is_in_no_vocabulary(directory):
+    tokens = np.fromfile(directory / "tokens.bin", np.uint16)
+    tokens[2] = 7
+    tokens.tofile(directory / "tokens.bin")
+    corpus = open_corpus(directory)
+    rows = np.array([[0, 2, 2, 3, 0]])
+    with pytest.raises(BadInputError, match="is damaged: it holds the token 7, and its vocabulary has 7 words"):
+        assemble(corpus, rows, 8)
+    assert assemble(corpus, np.array([[0, 1, 1, 2, 0]]), 8)["lengths"].tolist() == [5]
 
 
 @pytest.mark.parametrize(("documents", "every", "held"), [(10, 5, [4, 9]), (10, 3, [2, 5, 8]), (4, 100, [2, 3])])

@@ -1,0 +1,108 @@
+"""Runs that are killed and interrupted, through the command line and in forked children, end as one that was not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.bench import fault_runs, tiny
+from ssljax.train import interruption
+
+# the level of XLA's optimisation makes the compilation quick, and the cache that of the second start
+FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+CACHE = {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+class Command:
+    """The real command line of a tiny run, as a process with its output in a file."""
+
+    def __init__(self, folder, workdir):
+        environment = os.environ | FLAGS | CACHE | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+        options = json.loads((folder / "options.json").read_text())
+        command = [sys.executable, "-m", "experiments.moco_cifar10", *options, "--workdir", str(workdir)]
+        self.log = folder / f"{workdir.name}.txt"
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def strike(self, number, workdir, after):
+        """Send a signal a little after a checkpoint behind step `after` is committed: (exit code, seconds)."""
+        until = time.monotonic() + 120
+        while tiny.newest(workdir) <= after:
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        time.sleep(0.05)
+        sent = time.monotonic()
+        self.process.send_signal(number)
+        return self.end(), time.monotonic() - sent
+
+    def end(self):
+        return self.process.wait(240)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The data, the options and, by the command line, the run that is left alone, whose programs fill the cache."""
+    (tmp_path / "cache").mkdir()
+    run("data", tmp_path)
+    whole = Command(tmp_path, tmp_path / "whole")
+    assert whole.end() == 0, whole.log.read_text()[-3000:]
+    return tmp_path
+
+
+def run(what, folder):
+    """One of this file's own commands, in a process where jax has not begun anything yet; returns what it prints."""
+    command = [sys.executable, "-m", "tests.faults.test_runs", what, str(folder)]
+    done = subprocess.run(command, env=os.environ | FLAGS, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
+    workdir = folder / "run"
+    code, _ = Command(folder, workdir).strike(signal.SIGKILL, workdir, after=0)
+    assert code == -signal.SIGKILL
+    killed_at = tiny.newest(workdir)
+    command = Command(folder, workdir)
+    code, seconds = command.strike(signal.SIGTERM, workdir, after=killed_at)
+    assert code == interruption.EXIT == fault_runs.INTERRUPTED
+    assert seconds < fault_runs.LIMIT
+    assert f"Stopped at step {tiny.newest(workdir)}, saved; the same command takes it up." in command.log.read_text()
+    assert killed_at < tiny.newest(workdir) < tiny.STEPS
+    found = json.loads(run("strikes", folder).splitlines()[-1])
+    assert found["wrong"] == []
+    # the run may come to its end before all of them
+    assert found["codes"]
+    assert set(found["codes"]) <= {-signal.SIGKILL, fault_runs.INTERRUPTED, 0}
+
+
+def make_data(folder):
+    (folder / "options.json").write_text(json.dumps(tiny.make(folder)["moco_cifar10"].options))
+
+
+def strikes(folder):
+    """Two kills and two signals at random instants of what the command line has left, until the run is complete."""
+    from experiments import moco_cifar10
+
+    model = tiny.Tiny(moco_cifar10, tuple(json.loads((folder / "options.json").read_text())))
+    whole = fault_runs.Whole(model, tiny.ending(folder / "whole"), 10.0)
+    kinds = [fault_runs.kill_once, fault_runs.signal_once]
+
+    def strike(*given):
+        kinds.append(kinds.pop(0))
+        return kinds[-1](*given)
+
+    rng = np.random.default_rng(1)
+    blows, wrong = fault_runs.one_run(whole, folder / "run", folder / "cache", 4, rng, strike)
+    print(json.dumps({"codes": [blow.code for blow in blows], "wrong": wrong}))
+
+
+if __name__ == "__main__":
+    {"data": make_data, "strikes": strikes}[sys.argv[1]](Path(sys.argv[2]))
