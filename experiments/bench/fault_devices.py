@@ -31,7 +31,7 @@ def devices(counts: tuple[int, ...], folder: Path) -> dict[str, Any]:
         "pairs", the greatest relative difference of a loss ("difference"; "from" and "to" which count), and "wrong",
         a sentence for each thing that is not as it must be.
     """
-    data = tiny.make(folder)["moco_cifar10"].options[-1]
+    data = tiny.make_pictures(folder / "pictures.npz")
     began = {d: children.call(lambda d=d: _train(data, folder / f"{d}", d), folder, EIGHT) for d in counts}
     found, wrong = [], []
     for e in counts:

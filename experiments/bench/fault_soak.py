@@ -38,7 +38,7 @@ def soak(steps: int, folder: Path, window: int = WINDOW) -> dict[str, Any]:
         window, "steps_per_second", and "wrong", a sentence for each thing that is not as it must be.
     """
     (folder / "cache").mkdir(exist_ok=True)
-    run, workdir, page = tiny.make(folder)["moco_cifar10"], folder / "soak", Page()
+    run, workdir, page = tiny.moco(tiny.make_pictures(folder / "pictures.npz")), folder / "soak", Page()
     epochs = steps // tiny.INTERVAL
     last = epochs * tiny.INTERVAL
     every = f"--epochs {epochs} --log-every 10 --save-every 34 --eval-every 100".split()

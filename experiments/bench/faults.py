@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.bench import children, fault_devices, fault_files, fault_runs, fault_soak, fuzz
+from experiments.bench import children, fault_devices, fault_files, fault_runs, fault_soak, fuzz, tiny
 from ssljax import records
 
 RESULTS = records.RESULTS / "faults.json"
@@ -143,7 +143,7 @@ def _range(values: list[float]) -> str:
 def run(config: Config) -> int:
     """Run the parts and write each one's entry as it ends; returns how many of them are not as they must be."""
     failed, out = 0, Path(config.out)
-    _load_libraries()
+    tiny.load_libraries()
     for name in config.only or tuple(PARTS):
         print(f"{name}:", flush=True)
         # not a TemporaryDirectory: children that exit would remove it
@@ -193,11 +193,6 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 def _put(path: Path, name: str, entry: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     records.write(path, json.dumps(_read(path) | {name: entry}, indent=2) + "\n")
-
-
-def _load_libraries() -> None:
-    """Once, here, instead of in every child."""
-    import tensorboardX  # noqa: F401
 
 
 def main() -> None:

@@ -26,6 +26,9 @@ STEPS, INTERVAL = 60, PICTURES // BATCH  # of each run, and between its saves
 PICTURE_OPTIONS = (
     f"--batch-size {BATCH} --width 4 --epochs {STEPS // INTERVAL} --save-every 1 --eval-every 5 --log-every 1"
 )
+COMMON = ("--devices", "1", "--no-canary")
+MOCO_OPTIONS = f"{PICTURE_OPTIONS} --queue-size 64 --embedding-dim 8 --stage-sizes 1"
+SIMCLR_OPTIONS = f"{PICTURE_OPTIONS} --projector 8 8 --warmup-epochs 1"
 BERT_OPTIONS = (
     f"--steps 36 {STEPS - 36} --lengths 16 24 --batch-sizes 8 4 --max-predictions 3 4 --hidden 16 --dropout 0.1 "
     # a line in several saves: the figures of a step that is saved must not be lost on the way to the file
@@ -46,32 +49,44 @@ class Tiny:
         return self.module.__name__.rpartition(".")[2]
 
 
+def load_libraries() -> None:
+    """Once, in the parent, instead of in every child."""
+    import tensorboardX  # noqa: F401
+
+
 def make(folder: Path) -> dict[str, Tiny]:
     """The three runs by name, with their data in `folder`, which must exist."""
-    data = children.call(lambda: _make_data(folder), folder)
-    moco = f"{PICTURE_OPTIONS} --queue-size 64 --embedding-dim 8 --stage-sizes 1".split()
-    simclr = f"{PICTURE_OPTIONS} --projector 8 8 --warmup-epochs 1".split()
+    children.call(lambda: _make_text(folder / "topics.txt", folder / "text"), folder)
+    pictures = make_pictures(folder / "pictures.npz")
     runs = (
-        Tiny(moco_cifar10, (*moco, "--data", data["pictures"])),
-        Tiny(simclr_cifar10, (*simclr, "--data", data["pictures"])),
-        Tiny(bert_demo, (*BERT_OPTIONS.split(), "--data", data["text"])),
+        moco(pictures),
+        Tiny(simclr_cifar10, (*SIMCLR_OPTIONS.split(), "--data", pictures)),
+        Tiny(bert_demo, (*BERT_OPTIONS.split(), "--data", str(folder / "text"))),
     )
     return {run.name: run for run in runs}
 
 
-def _make_data(folder: Path) -> dict[str, str]:
-    """Pictures of two kinds that differ in brightness, and forty documents of Python's reference."""
+def moco(pictures: str) -> Tiny:
+    """That of moco_cifar10."""
+    return Tiny(moco_cifar10, (*MOCO_OPTIONS.split(), "--data", pictures))
+
+
+def make_pictures(path: Path) -> str:
+    """Write a set of two kinds of pictures that differ in brightness; returns what `--data` wants."""
     rng, content = np.random.default_rng(0), {}
     for split, count in (("train", PICTURES), ("test", 20)):
         labels = np.arange(count) % 2
         images = rng.integers(0, 120, (count, 32, 32, 3)) + 120 * labels[:, None, None, None]
         content |= {f"{split}_images": images.astype(np.uint8), f"{split}_labels": labels}
-    np.savez(folder / "pictures.npz", **content)
+    np.savez(path, **content)
+    return f"arrays:{path}"
+
+
+def _make_text(source: Path, out: Path) -> None:
+    """Forty documents of Python's reference, prepared."""
     text = python_topics.as_text(python_topics.python_topics()[-40:])
-    (folder / "topics.txt").write_text(text)
-    words = vocabulary.train_vocabulary(iter(text.splitlines()), 400)
-    prepare.prepare([str(folder / "topics.txt")], words, str(folder / "text"))
-    return {"pictures": f"arrays:{folder}/pictures.npz", "text": str(folder / "text")}
+    source.write_text(text)
+    prepare.prepare([str(source)], vocabulary.train_vocabulary(iter(text.splitlines()), 400), str(out))
 
 
 def cache(folder: Path, write: bool) -> None:
@@ -84,7 +99,7 @@ def cache(folder: Path, write: bool) -> None:
 
 def start(run: Tiny, workdir: Path, page: Page, prepare: Callable[[], None], more: tuple[str, ...] = ()) -> Child:
     """The experiment's command in a child; the same call takes the run up."""
-    options = [*run.options, "--workdir", str(workdir), "--devices", "1", "--no-canary", *more]
+    options = [*run.options, "--workdir", str(workdir), *COMMON, *more]
 
     def command() -> None:
         page.follow()

@@ -68,10 +68,14 @@ def fit(
             if watch.look(done, guard, last):
                 return state
             boundary(done, state)
-            for every, hook in hooks:
-                if done % every == 0 or last:
-                    with clock.paused():
-                        hook(done, state)
+            due = [hook for every, hook in hooks if done % every == 0 or last]
+            if due and pending is not None:
+                # hooks wait for the device anyway, and no step may be committed before its row is written
+                log(pending[0], _figures(pending[1], pending[2]))
+                pending = None
+            for hook in due:
+                with clock.paused():
+                    hook(done, state)
     finally:  # an interrupted run keeps what it knows
         if pending is not None:
             log(pending[0], _figures(pending[1], pending[2]))

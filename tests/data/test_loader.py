@@ -132,7 +132,7 @@ def test_processes_read_slices_of_the_same_batches(source, processes):
     for process in range(processes):
         rows = np.split(np.arange(8), processes)[process]
         read = functools.partial(_read_streamed, source, transform, 3, 8, 2, rows)
-        local = [read(number)["image"] for number in range(5 * len(rows))]
+        local = [read(number)["image"] for number in range(5 * len(rows))]  # type: ignore[index]
         wanted = np.concatenate([batch["image"][rows] for batch in whole[2:]])
         np.testing.assert_array_equal(np.stack(local), wanted)
 

@@ -16,19 +16,20 @@ from ssljax.train import interruption
 
 # the level of XLA's optimisation makes the compilation quick, and the cache that of the second start
 FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-CACHE = {"JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
 class Command:
     """The real command line of a tiny run, as a process with its output in a file."""
 
     def __init__(self, folder, workdir):
-        environment = os.environ | FLAGS | CACHE | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
-        options = json.loads((folder / "options.json").read_text())
-        command = [sys.executable, "-m", "experiments.moco_cifar10", *options, "--workdir", str(workdir)]
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+        # only the run that is left alone writes there: a kill would leave a part of an entry
+        cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0" if workdir.name == "whole" else "1e9"
+        options = [*model(folder).options, *tiny.COMMON, "--workdir", str(workdir)]
+        command = [sys.executable, "-m", "experiments.moco_cifar10", *options]
         self.log = folder / f"{workdir.name}.txt"
         with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=os.environ | FLAGS | cache, stdout=log, stderr=log)
 
     def strike(self, number, workdir, after):
         """Send a signal a little after a checkpoint behind step `after` is committed: (exit code, seconds)."""
@@ -48,20 +49,17 @@ class Command:
 
 @pytest.fixture
 def folder(tmp_path):
-    """The data, the options and, by the command line, the run that is left alone, whose programs fill the cache."""
+    """The data and, by the command line, the run that is left alone, whose programs fill the cache."""
     (tmp_path / "cache").mkdir()
-    run("data", tmp_path)
+    tiny.make_pictures(tmp_path / "pictures.npz")
     whole = Command(tmp_path, tmp_path / "whole")
     assert whole.end() == 0, whole.log.read_text()[-3000:]
     return tmp_path
 
 
-def run(what, folder):
-    """One of this file's own commands, in a process where jax has not begun anything yet; returns what it prints."""
-    command = [sys.executable, "-m", "tests.faults.test_runs", what, str(folder)]
-    done = subprocess.run(command, env=os.environ | FLAGS, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def model(folder):
+    """The run that is killed, interrupted and left alone."""
+    return tiny.moco(f"arrays:{folder}/pictures.npz")
 
 
 @pytest.mark.slow
@@ -76,23 +74,21 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
     assert seconds < fault_runs.LIMIT
     assert f"Stopped at step {tiny.newest(workdir)}, saved; the same command takes it up." in command.log.read_text()
     assert killed_at < tiny.newest(workdir) < tiny.STEPS
-    found = json.loads(run("strikes", folder).splitlines()[-1])
+    # the rest in a process where jax has not begun anything yet
+    rest = [sys.executable, "-m", "tests.faults.test_runs", str(folder)]
+    done = subprocess.run(rest, env=os.environ | FLAGS, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
     assert found["wrong"] == []
-    # the run may come to its end before all of them
+    # it may come to its end before all four
     assert found["codes"]
     assert set(found["codes"]) <= {-signal.SIGKILL, fault_runs.INTERRUPTED, 0}
 
 
-def make_data(folder):
-    (folder / "options.json").write_text(json.dumps(tiny.make(folder)["moco_cifar10"].options))
-
-
-def strikes(folder):
+def strike_again(folder):
     """Two kills and two signals at random instants of what the command line has left, until the run is complete."""
-    from experiments import moco_cifar10
-
-    model = tiny.Tiny(moco_cifar10, tuple(json.loads((folder / "options.json").read_text())))
-    whole = fault_runs.Whole(model, tiny.ending(folder / "whole"), 10.0)
+    tiny.load_libraries()
+    whole = fault_runs.Whole(model(folder), tiny.ending(folder / "whole"), 10.0)
     kinds = [fault_runs.kill_once, fault_runs.signal_once]
 
     def strike(*given):
@@ -105,4 +101,4 @@ def strikes(folder):
 
 
 if __name__ == "__main__":
-    {"data": make_data, "strikes": strikes}[sys.argv[1]](Path(sys.argv[2]))
+    strike_again(Path(sys.argv[1]))

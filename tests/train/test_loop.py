@@ -100,6 +100,20 @@ def test_logging_reads_figures_one_interval_late():
     assert at_log == [(2, 4), (4, 6), (6, 6)]
 
 
+def test_a_step_is_logged_before_a_hook_can_save_it():
+    events = []
+    fit(
+        start(),
+        counting_step,
+        numbers(0),
+        total_steps=6,
+        log_every=2,
+        log=lambda step, metrics: events.append(("row", step)),
+        hooks=((3, lambda step, state: events.append(("save", step))),),
+    )
+    assert events == [("row", 2), ("save", 3), ("row", 4), ("row", 6), ("save", 6)]
+
+
 def open_log(path, start_step=0):
     return RunLog(str(path), total_steps=10, start_step=start_step, title="test", show_bar=False)
 
