@@ -12,6 +12,13 @@ from ssljax import rows
 HERE = Path(__file__).parent
 
 
+def faults_table() -> str:
+    """What `python -m experiments.bench.faults` has recorded, for the README."""
+    from experiments.bench import faults
+
+    return faults.as_markdown(faults.RESULTS) if faults.RESULTS.exists() else "Not run."
+
+
 def main(arguments: list[str]) -> None:
     """Run the command line."""
     if arguments not in ([], ["--write"]):
@@ -19,6 +26,8 @@ def main(arguments: list[str]) -> None:
     found = rows.read(HERE)
     if arguments:
         rows.write(HERE, found)
+        readme = HERE.parent / "README.md"
+        readme.write_text(rows.with_table(readme.read_text(), faults_table(), "faults"))
     print(rows.as_text(found))
 
 

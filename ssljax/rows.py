@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FIELDS = ("Paper", "Figure", "Ours", "Command", "Cost", "Differs")
-BEGIN, END = "<!-- results: make results -->", "<!-- end of results -->"
 
 
 class PaperRow(NamedTuple):
@@ -99,10 +98,16 @@ def with_ours(source: str, ours: str) -> str:
     return re.sub(r"^Ours:.*?(?=^\w+:)", lambda _: line + "\n", source, count=1, flags=re.M | re.S)
 
 
-def with_table(readme: str, table: str) -> str:
-    """The README with the table between its two marks replaced."""
-    before, rest = readme.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+def marks(name: str) -> tuple[str, str]:
+    """The lines before and after a table of the README."""
+    return f"<!-- {name}: make results -->", f"<!-- end of {name} -->"
+
+
+def with_table(readme: str, table: str, name: str = "results") -> str:
+    """The README with the table between the two marks of `name` replaced."""
+    begin, end = marks(name)
+    before, rest = readme.split(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def _fields(docstring: str) -> dict[str, str]:

@@ -27,7 +27,8 @@ def directory(tmp_path, records=None):
     (folder / "results").mkdir(parents=True)
     (folder / "some.py").write_text(MODULE)
     (folder / "__main__.py").write_text('"""Not an experiment."""')
-    (tmp_path / "README.md").write_text(f"before\n{rows.BEGIN}\nold\n{rows.END}\nafter\n")
+    begin, end = rows.marks("results")
+    (tmp_path / "README.md").write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     if records:
         (folder / "results" / "some.json").write_text(json.dumps(records))
     return folder

@@ -1,6 +1,7 @@
 """Tiny runs of three experiments through their command lines, and what two of them must have in common at the end."""
 
 import dataclasses
+import importlib
 import json
 import sys
 import time
@@ -34,6 +35,15 @@ BERT_OPTIONS = (
     # a line in several saves: the figures of a step that is saved must not be lost on the way to the file
     f"--save-every {INTERVAL} --eval-every 15 --log-every {2 * INTERVAL}"
 )
+LIBRARIES = (
+    "grain",
+    "matplotlib.pyplot",
+    "orbax.checkpoint",
+    "safetensors.numpy",
+    "sklearn.linear_model",
+    "sklearn.manifold",
+    "tensorboardX",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +61,8 @@ class Tiny:
 
 def load_libraries() -> None:
     """Once, in the parent, instead of in every child."""
-    import tensorboardX  # noqa: F401
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def make(folder: Path) -> dict[str, Tiny]:

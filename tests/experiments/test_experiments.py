@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import experiments.__main__
 from ssljax import cli, experiment, rows, workdirs
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +112,7 @@ def test_the_readme_has_the_table():
     readme = (ROOT / "README.md").read_text()
     found = rows.read(ROOT / "experiments")
     assert rows.with_table(readme, rows.as_markdown(found)) == readme, "run make results"
+    assert rows.with_table(readme, experiments.__main__.faults_table(), "faults") == readme, "run make results"
 
 
 def python(*arguments):
