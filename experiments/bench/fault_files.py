@@ -105,17 +105,20 @@ def _outcome(workdir: Path, wanted: dict[int, TrainState], damaged: int) -> str:
 
 
 def damage(directory: Path, rng: np.random.Generator) -> tuple[str, str]:
-    """Damage a file of a step, every kind of file as likely as the others: (what was done, the kind of file)."""
-    by_kind: dict[str, list[Path]] = {}
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        by_kind.setdefault(kind_of(directory, path), []).append(path)
-    kind = sorted(by_kind)[rng.integers(len(by_kind))]
-    path = by_kind[kind][rng.integers(len(by_kind[kind]))]
-    old = path.read_bytes()
+    """Damage a file of a step, any kind of file or, as often, any of its bytes: (what was done, the kind of file)."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    kinds = [kind_of(directory, path) for path in files]
+    sizes = np.array([path.stat().st_size for path in files])
+    if rng.integers(2):
+        number = int(rng.choice(len(files), p=sizes / sizes.sum()))
+    else:
+        kind = sorted(set(kinds))[rng.integers(len(set(kinds)))]
+        number = int(rng.choice([n for n, each in enumerate(kinds) if each == kind]))
+    path, old = files[number], files[number].read_bytes()
     while path.exists() and path.read_bytes() == old:
         done = list(DAMAGES)[rng.integers(len(DAMAGES))]
         DAMAGES[done](path, rng)
-    return done, kind
+    return done, kinds[number]
 
 
 def kind_of(directory: Path, path: Path) -> str:
