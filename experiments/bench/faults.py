@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.bench import children, fault_devices, fault_files, fault_runs, fault_soak, fuzz, tiny
-from ssljax import records
+from ssljax import cli, records
+from ssljax.types import BadInputError
 
 RESULTS = records.RESULTS / "faults.json"
 
@@ -141,7 +142,14 @@ def _range(values: list[float]) -> str:
 
 
 def run(config: Config) -> int:
-    """Run the parts and write each one's entry as it ends; returns how many of them are not as they must be."""
+    """Run the parts and write each one's entry as it ends; returns how many of them are not as they must be.
+
+    Raises:
+        BadInputError: there is no part, or no run, of such a name.
+    """
+    for given, known in ((config.only, PARTS), (config.names, dict.fromkeys(fault_runs.ORDER))):
+        if unknown := sorted(set(given) - set(known)):
+            raise BadInputError(f"{', '.join(unknown)}: there is no such part or run; there are {', '.join(known)}.")
     failed, out = 0, Path(config.out)
     tiny.load_libraries()
     for name in config.only or tuple(PARTS):
@@ -200,10 +208,10 @@ def main() -> None:
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.bench.faults", description=__doc__)
-    unknown = set(config.only) - set(PARTS)
-    if unknown:
-        sys.exit(f"error: only={' '.join(sorted(unknown))}: the parts are {', '.join(PARTS)}.")
-    sys.exit(run(config) > 0)
+    try:
+        sys.exit(run(config) > 0)
+    except BadInputError as error:
+        sys.exit(cli.refuse(error))
 
 
 if __name__ == "__main__":

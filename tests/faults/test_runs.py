@@ -86,7 +86,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
 
 
 def strike_again(folder):
-    """Two kills with a signal between them at random instants of what the command line has left, until the run is complete."""
+    """Two kills and a signal at random instants of what the command line has left, until the run is complete."""
     tiny.load_libraries()
     whole = fault_runs.Whole(model(folder), tiny.ending(folder / "whole"), 10.0)
     kinds = [fault_runs.kill_once, fault_runs.signal_once]
