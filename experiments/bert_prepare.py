@@ -6,7 +6,6 @@ A stopped run is taken up by the same command; OUT appears when it is complete.
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805
 Figure: none
-Ours: not run
 Command: python -m experiments.bert_prepare --input enwiki.txt.xz --vocab vocab.txt --out data/enwiki
 Cost: 100 MB of Wikipedia's text take about a minute on two CPU cores and 0.4 GB of memory, whatever the size of the
     corpus; learning 30,522 words from it takes another minute

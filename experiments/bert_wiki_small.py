@@ -2,7 +2,13 @@
 
 Paper: none; "Transformer pretraining" of Keras Hub's guides: WikiText-103, masked words only
 Figure: masked words right 45.5 per cent, validation loss 2.639; SST-2 85.5
-Ours: not run
+Ours: mlm_accuracy 25.6, perplexity 126.2, nsp_accuracy 74.7, SST-2 accuracy 80.3, SST-2 accuracy sd 0.9
+    against unigram mlm_accuracy 4.3; bigram mlm_accuracy 16.9; majority nsp_accuracy 57.9, SST-2 accuracy
+    50.9; untrained mlm_accuracy 0.0, perplexity 8850.1, nsp_accuracy 57.9; bag of words SST-2 accuracy 81.9
+    with data wiki8k, steps [9000], lengths [64], batch_sizes [32], max_predictions [10], masked 0.15,
+    dropout 0.0, finetune ['SST-2:SST-2'], finetune_epochs 2, finetune_learning_rate 0.0003, layers 2,
+    hidden 128, learning_rate 0.001, warmup_steps 700, initial_std 0.05, initial_positions sinusoidal (47.3
+    min, 2026-11-24, 1 x x86_64 CPU, 4f5d12e54c)
 Command: python -m experiments.bert_wiki_small --data prepared --bfloat16 --workdir runs/bert_wiki_small
 Cost: not measured
 Differs: with next-sentence prediction, on the text that is given, with its length of 46,856 steps.

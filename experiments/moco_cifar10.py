@@ -5,8 +5,8 @@ Figure: kNN top-1 82.6 / 86.3 / 88.7 asymmetric, 85.3 / 88.5 / 89.7 symmetric at
     (the CIFAR-10 demo of facebookresearch/moco)
 Ours: knn 48.0, linear 49.4, linear_10_per_class 31.6 against pixels knn 30.9, linear 41.4,
     linear_10_per_class 21.3; untrained knn 36.8, linear 39.8, linear_10_per_class 21.0 with data
-    arrays:cifar10_jpeg.npz, epochs 7, batch_size 256, stem imagenet, stage_sizes [1, 1, 1], width 32
-    (2026-11-23, 1 x x86_64 CPU, c98db9f56a)
+    arrays:cifar10_jpeg.npz, epochs 7, batch_size 256, stem imagenet, stage_sizes [1, 1, 1], width 32 (18.0
+    min, 2026-11-23, 1 x x86_64 CPU, c98db9f56a)
 Command: python -m experiments.moco_cifar10 --workdir runs/moco_cifar10 [--symmetric] [--epochs 800]
 Cost: not measured
 Differs: the groups of BatchNorm are consecutive slices of the batch, the demo deals samples out in turn.

@@ -16,7 +16,7 @@ class PaperRow(NamedTuple):
     Attributes:
         name: of the module.
         title: the docstring's first line.
-        fields: its `Name: text` lines, one for each of `FIELDS`.
+        fields: its `Name: text` lines, of `FIELDS`; without `Ours` it is a tool, not a measurement.
         records: what runs have recorded, oldest first.
     """
 
@@ -27,8 +27,9 @@ class PaperRow(NamedTuple):
 
     @property
     def ours(self) -> str:
-        """The last record in words, or "not run"."""
-        return "; ".join(map(describe, self.records)) or "not run"
+        """The last record of each set of options in words, or "not run"."""
+        newest = {json.dumps([record["options"], record["environment"]["device"]]): record for record in self.records}
+        return "; ".join(map(describe, newest.values())) or "not run"
 
 
 def paragraphs(docstring: str) -> str:
@@ -51,7 +52,7 @@ def read(directory: Path) -> list[PaperRow]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """One record in a line: the trained model's figures, what was changed, date, device and commit."""
+    """One record in a line: the trained model's figures, what was changed, how long it took, date, device, commit."""
     label = list(record["results"])[-1]
     figures = ", ".join(f"{column} {value:.1f}" for column, value in record["results"][label].items())
     others = [
@@ -63,7 +64,8 @@ def describe(record: dict[str, Any]) -> str:
     where = record["environment"]
     against = f" against {'; '.join(others)}" if others else ""
     reduced = f" with {options}" if options else ""
-    return f"{figures}{against}{reduced} ({where['date']}, {where['device']}, {where['commit']})"
+    took = f"{where['seconds'] / 60:.1f} min, " if "seconds" in where else ""
+    return f"{figures}{against}{reduced} ({took}{where['date']}, {where['device']}, {where['commit']})"
 
 
 def as_text(found: list[PaperRow]) -> str:
@@ -71,15 +73,18 @@ def as_text(found: list[PaperRow]) -> str:
     lines = []
     for row in found:
         lines += [f"{row.name}: {row.title}"]
-        for label, text in (("paper", row.fields["Figure"]), ("ours", row.ours)):
+        told = (("paper", row.fields["Figure"]), ("ours", row.ours)) if "Ours" in row.fields else ()
+        for label, text in told:
             lines += textwrap.wrap(text, 100, initial_indent=f"  {label}: ", subsequent_indent="    ")
     return "\n".join([*lines, "", "Run one with: python -m experiments.NAME   (--help lists its options)"])
 
 
 def as_markdown(found: list[PaperRow]) -> str:
-    """The README's table."""
+    """The README's table; a module whose docstring has no `Ours:` measures nothing and is left out."""
     lines = ["| experiment | paper | ours |", "|---|---|---|"]
-    lines += [f"| `{row.name}`: {row.title} | {row.fields['Figure']} | {row.ours} |" for row in found]
+    lines += [
+        f"| `{row.name}`: {row.title} | {row.fields['Figure']} | {row.ours} |" for row in found if "Ours" in row.fields
+    ]
     return "\n".join(lines)
 
 

@@ -67,3 +67,23 @@ def test_the_list_for_a_terminal(tmp_path):
     assert "some: A method on a set" in text
     assert "paper: 60.6" in text
     assert "ours: not run" in text
+
+
+def test_of_equal_runs_the_newest_is_shown_and_of_different_ones_each(tmp_path):
+    newer = {**RECORD, "environment": {**RECORD["environment"], "commit": "def", "seconds": 90.0}}
+    other = {**RECORD, "options": {}}
+    (row,) = rows.read(directory(tmp_path, [RECORD, other, newer]))
+    assert "abc" not in row.ours.split("; ")[0]
+    assert row.ours.count("knn 61.3") == 2
+    assert "(1.5 min, 2026-01-02, 1 x CPU, def)" in row.ours
+
+
+def test_a_tool_is_listed_but_is_no_result(tmp_path):
+    folder = directory(tmp_path, [RECORD])
+    (folder / "tool.py").write_text(MODULE.replace("Ours: not run\n", ""))
+    found = rows.read(folder)
+    assert "tool: A method on a set" in rows.as_text(found)
+    assert "`tool`" not in rows.as_markdown(found)
+    before = (folder / "tool.py").read_text()
+    rows.write(folder, found)
+    assert (folder / "tool.py").read_text() == before

@@ -95,8 +95,8 @@ def _rounded(results):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_docstring_is_a_row(name):
     (row,) = [row for row in rows.read(ROOT / "experiments") if row.name == name]
-    assert set(row.fields) == set(rows.FIELDS)
-    assert row.fields["Ours"] == row.ours, "run make results"
+    assert set(rows.FIELDS) - set(row.fields) <= ({"Ours"} if name in TOOLS else set())
+    assert row.fields.get("Ours", "not run") == row.ours, "run make results"
     assert f"experiments.{name}" in row.fields["Command"] or row.fields["Command"] in COMMANDS
 
 
