@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ssljax import experiment
 from ssljax.rows import paragraphs
-from ssljax.train import interruption
+from ssljax.train import interruption, leaving
 from ssljax.train.checkpoint import SaveError
 from ssljax.train.guard import DivergedError
 from ssljax.train.interruption import Interrupted
@@ -37,7 +37,7 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
         except BadInputError as error:
             sys.exit(refuse(error))
         except Interrupted as stopped:
-            interruption.leave(str(stopped))
+            leaving.leave(str(stopped))
         except (DivergedError, SaveError) as error:
             sys.exit(f"error: {error}")
 

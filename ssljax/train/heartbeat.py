@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from ssljax.train import interruption, lock, processes, signs
+from ssljax.train import interruption, leaving, lock, processes, signs
 from ssljax.train.board import Board
 from ssljax.train.signs import BUSY, ENDED, FAILED, Sign
 
@@ -192,7 +192,7 @@ def watch(
     except Exception as error:
         if (message := beat.explain(error)) is not None:
             if interruption.current().requested:
-                interruption.end_unsaved("Stopped: the other processes have left")
+                leaving.end_unsaved("Stopped: the other processes have left")
             beat.end(message)
         last = FAILED + f"{type(error).__name__}: {str(error)[:200]}"
         raise

@@ -9,16 +9,14 @@ import itertools
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
-from ssljax.train import processes
+from ssljax.train import leaving, processes
+from ssljax.train.leaving import SIGNALS, end_unsaved
 
-EXIT = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SAME = 0.3  # seconds; `timeout` and some schedulers send one signal twice, to the process and to its group
 POLL = 1.0  # seconds between looks for a notice that another process has got
 NOTICE = "ssljax/interrupted"
@@ -149,7 +147,6 @@ class Interruption:
 
 
 _current: Interruption | None = None
-_deadline: float | None = None  # of the last interruption, on the monotonic clock
 _calls = itertools.count()
 
 
@@ -163,7 +160,7 @@ def watch(grace: float = 25.0) -> Iterator[Interruption]:
     Args:
         grace: seconds from the first signal to the end of the process, whatever it does.
     """
-    global _current, _deadline
+    global _current
     in_main_thread = threading.current_thread() is threading.main_thread()
     if _current is not None or not in_main_thread:
         if _current is not None and in_main_thread:
@@ -184,13 +181,13 @@ def watch(grace: float = 25.0) -> Iterator[Interruption]:
         yield interruption
     finally:
         signal.set_wakeup_fd(earlier_outbox)
-        for number in SIGNALS:
+        for number in () if leaving.begun else SIGNALS:
             signal.signal(number, python_handlers[number] or signal.SIG_DFL)
             processes.sigaction(number, kernel_handlers[number])
-        if interruption._jax_handler is not None:
+        if interruption._jax_handler is not None and not leaving.begun:
             processes.sigaction(signal.SIGTERM, interruption._jax_action)
         _current = None
-        _deadline = time.monotonic() + interruption._left() if interruption.requested else None
+        leaving.deadline = time.monotonic() + interruption._left() if interruption.requested else None
         os.write(outbox, b"\0")
         thread.join()
         os.close(inbox)
@@ -202,21 +199,6 @@ def current() -> Interruption:
     return _current or Interruption(0.0)
 
 
-def leave(stopped: Interrupted | str, within: float = 5.0) -> NoReturn:
-    """Say why on standard error and exit with 75, at the latest when the grace is over or, without one, `within` s."""
-    sys.stdout.flush()
-    processes.say(str(stopped))
-    if _deadline is not None:
-        within = max(_deadline - time.monotonic(), 1.0)
-    last = threading.Timer(within, os._exit, (EXIT,))
-    last.daemon = True
-    last.start()
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: os._exit(EXIT))
-    sys.exit(EXIT)
-
-
 def _take_over(interruption: Interruption) -> None:
     found = processes.sigaction(signal.SIGTERM)
     for number in SIGNALS:
@@ -225,15 +207,6 @@ def _take_over(interruption: Interruption) -> None:
     interruption._joined = processes.jax_client() is not None
     if handler is not None and interruption._joined:
         interruption._jax_action, interruption._jax_handler = found, handler
-
-
-def end_unsaved(why: str) -> NoReturn:
-    """Exit with 75 at once; what is committed stays."""
-    line = f"{why}; what came after the last checkpoint is not saved. The same command takes the run up there."
-    speaker = threading.Thread(target=processes.say, args=(line,), daemon=True)
-    speaker.start()
-    speaker.join(timeout=1.0)  # a full pipe must not keep the process
-    os._exit(EXIT)
 
 
 def _forget_in_child() -> None:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ssljax.train import interruption
+from ssljax.train import interruption, leaving
 from tests.faults.runs import Run, saved, started, two
 
 UP = "the same command takes"
@@ -22,7 +22,7 @@ def test_in_training_it_saves_at_the_next_step_boundary(tmp_path, number):
         began = time.monotonic()
         run.process.send_signal(number)
         code, said = run.end()
-        assert code == interruption.EXIT == 75
+        assert code == leaving.EXIT == 75
         assert time.monotonic() - began < 10
         assert f"Stopped at step {saved(tmp_path)}, saved; {UP} it up." in said
         assert "Traceback" not in said
@@ -133,7 +133,7 @@ def test_within_a_save_it_waits_and_raises_behind_it():
 
 def test_the_handlers_that_were_there_come_back():
     came = []
-    before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    before = {number: signal.getsignal(number) for number in leaving.SIGNALS}
     signal.signal(signal.SIGTERM, lambda *_: came.append("ours"))
     try:
         with interruption.watch() as outer, interruption.watch() as inner:
@@ -144,7 +144,7 @@ def test_the_handlers_that_were_there_come_back():
         assert came == ["ours"]
     finally:
         signal.signal(signal.SIGTERM, before[signal.SIGTERM])
-    assert {number: signal.getsignal(number) for number in interruption.SIGNALS} == before
+    assert {number: signal.getsignal(number) for number in leaving.SIGNALS} == before
     assert signal.set_wakeup_fd(-1) == -1
     assert not interruption.current().requested
 
@@ -185,11 +185,30 @@ with interruption.watch() as stop:
 def test_leaving_ends_even_if_something_hangs_on_the_way_out():
     code = """
 import atexit, time
-from ssljax.train import interruption
+from ssljax.train import leaving
 atexit.register(time.sleep, 60)
-interruption.leave("Stopped.", within=1.0)
+leaving.leave("Stopped.", within=1.0)
 """
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
     assert (done.returncode, done.stderr.strip()) == (75, "Stopped.")
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("when", ["on the way out", "after Python's end"])
+def test_a_signal_while_the_process_leaves_changes_nothing(when):
+    ending = "atexit.register(strike)" if when == "on the way out" else "last = Last()"
+    code = f"""
+import atexit, os, signal
+def strike():
+    os.kill(os.getpid(), signal.SIGTERM)
+class Last:
+    def __del__(self):
+        strike()
+from ssljax.train import interruption, leaving
+{ending}
+with interruption.watch():
+    leaving.leave("Stopped.")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert (done.returncode, done.stderr.strip()) == (75, "Stopped.")

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from ssljax.train import heartbeat, interruption, lock, processes
+from ssljax.train import heartbeat, interruption, leaving, lock, processes
 from ssljax.types import BadInputError
 
 GRACE = float(os.environ.get("TOY_GRACE", "20"))
@@ -124,4 +124,4 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except interruption.Interrupted as stopped:
-        interruption.leave(f"Stopped at step {stopped}, saved; the same command takes it up.")
+        leaving.leave(f"Stopped at step {stopped}, saved; the same command takes it up.")
