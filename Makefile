@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# the tests of a file share what they compile, and the files that take long come early
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo demo-text test quick lint results clean
@@ -13,11 +15,11 @@ demo-text: $(VENV)/.installed
 	$(BIN)/python -m experiments.bert_demo --workdir runs/demo-text
 
 test: lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest $(WORKERS)
 
 # what takes less than about ten seconds a test
 quick: $(VENV)/.tested
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .

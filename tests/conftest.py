@@ -3,14 +3,17 @@
 import os
 from pathlib import Path
 
-# half the tests' time is compilation of small programs, which this level shortens
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=1"
-)
+from tests.xla_flags import quick
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " " + quick(devices=8)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# tests, workers and the processes that tests start compile many programs twice; the next run finds them all
+# PyTorch's threads wait for each other by spinning, which two workers on two cores pay for tenfold
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# files of tests, workers and the processes that tests start compile many programs again, most of them small;
+# what one worker has half written another passes over, with the warning that pyproject.toml lets pass
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest

@@ -11,9 +11,10 @@ import pytest
 
 from experiments.bench import fault_files, faults, tiny, trials
 from ssljax.train import checkpoint, manifest
+from tests.xla_flags import QUICK
 
 ROOT = Path(__file__).parents[2]
-FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
 
 
 def python(*words, code: int | None = 0):

@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+from tests.xla_flags import QUICK
+
 # one device, and no compiled program left half written by a process that is killed
-ALONE = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+ALONE = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
 
 
 class Run:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from experiments.bench import fault_runs, tiny
-from ssljax.train import interruption
+from ssljax.train import leaving
+from tests.xla_flags import QUICK
 
-# the level of XLA's optimisation makes the compilation quick, and the cache that of the second start
-FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+# the flags make the compilation quick, and the cache that of the second start
+FLAGS = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": QUICK}
 
 
 class Command:
@@ -70,7 +71,7 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
     killed_at = tiny.newest(workdir)
     command = Command(folder, workdir)
     code, seconds = command.strike(signal.SIGTERM, workdir, after=killed_at)
-    assert code == interruption.EXIT == fault_runs.INTERRUPTED
+    assert code == leaving.EXIT == fault_runs.INTERRUPTED
     assert seconds < fault_runs.LIMIT
     assert f"Stopped at step {tiny.newest(workdir)}, saved; the same command takes it up." in command.log.read_text()
     assert killed_at < tiny.newest(workdir) < tiny.STEPS

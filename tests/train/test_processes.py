@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.train import toy
+from tests.xla_flags import quick
 
 
 def run_two(module: str, *arguments: str) -> list[str]:
@@ -24,7 +25,7 @@ def run_two(module: str, *arguments: str) -> list[str]:
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(index),
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": quick(devices=4),
         }
         command = [sys.executable, "-m", module, *arguments]
         processes.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))

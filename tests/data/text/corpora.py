@@ -30,3 +30,9 @@ def random_corpus(documents, seed, longest=30, sentences=16):
             for _ in range(documents)
         ]
     )
+
+
+def document_of(corpus, place):
+    """Which document a token is in."""
+    sentence = np.searchsorted(corpus.sentences, place, "right") - 1
+    return np.searchsorted(corpus.documents[:, 1], sentence, "right")
