@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ssljax import cli, records, rows, sharding, text_export, workdirs
+from ssljax import cli, compile_cache, records, rows, sharding, text_export, workdirs
 from ssljax.data import order
 from ssljax.evals import glue, text_tasks
 from ssljax.evals.finetune import FinetuneConfig
@@ -100,6 +100,7 @@ def run(config: Config) -> records.Results:
     params, shape, vocabulary = text_export.load_encoder(config.run)
     encoder = bert.bert(shape, dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32)
     options = {"length": config.length, "seed": config.seed, "bag_of_words": config.bag_of_words}
+    compile_cache.keep()
     with sharding.use_mesh(sharding.make_mesh(config.devices)):
         results, found = glue.finetune_task(
             encoder, params["encoder"], vocabulary, task, train, dev, config=numbers, **options

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ssljax import cli, records, rows, sharding, text_export, workdirs
+from ssljax import cli, compile_cache, records, rows, sharding, text_export, workdirs
 from ssljax.evals import glue, squad, squad_answers
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
@@ -103,6 +103,7 @@ def run(config: Config) -> records.Results:
     spans = {"n": config.n_best, "max_tokens": config.max_answer}
     encoder = bert.bert(shape, dtype=jnp.bfloat16 if config.bfloat16 else jnp.float32)
     options = {"config": numbers, "score": squad.scorer(unseen, dev, **spans), "seed": config.seed}
+    compile_cache.keep()
     with sharding.use_mesh(sharding.make_mesh(config.devices)):
         found = finetune_seeds(
             encoder, bert.span_head(), params["encoder"], inputs, unseen.inputs, kind="span", **options

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ssljax import records, sharding, workdirs
+from ssljax import compile_cache, records, sharding, workdirs
+from ssljax.data.resident import Resident
 from ssljax.pretraining import pretrain
 from ssljax.records import Results
 from ssljax.train import canary, heartbeat, interruption, lock
@@ -29,6 +30,8 @@ class RunConfig:
     """Of the weights, the order of the data and every random draw."""
     devices: int | None = None
     """Use the first so many devices; None: all."""
+    shard_state: bool = False
+    """Split the parameters, the optimiser's state and the momentum encoder over the devices, for their memory."""
     log_every: int = 50
     """Steps between log lines."""
     eval_every: int = 10
@@ -47,6 +50,13 @@ class RunConfig:
     """Options that may differ from those that the run in the workdir began with."""
     stall_timeout: int = 120
     """Seconds without a step, compilation apart, after which all processes end and name the one behind; 0: never."""
+    steps_per_dispatch: int | None = None
+    """Hand the device so many steps at once (1 to 8) where the data lies on it; None: 1 on a CPU, elsewhere as many as
+    divide the steps between log lines, evaluations and checkpoints."""
+    profile: int = 0
+    """Trace so many steps, once they run evenly, into WORKDIR/profile, for TensorBoard and Perfetto; 0: none."""
+    compile_cache: str | None = None
+    """Directory that keeps compiled programs from run to run; None: in the user's cache; empty: none is kept."""
     canary: bool = True
     """Check at the start that compiled code computes here what it should."""
     record: bool = False
@@ -60,6 +70,8 @@ class Task(NamedTuple):
         examples: how many training examples there are.
         batches: `(first_step, last_step, shift) -> iterator` of global batches on the devices; the batch of step n
             holds the data of n + `shift`.
+        undrawn: the same, but a set that lies on the devices comes as the `resident.Resident` that the train step
+            draws these batches from; None: `batches`.
         samples: `(step, shift) -> list` that names the samples of such a batch.
         fingerprint: of the data: a run is not taken up with other data.
         batch_shapes: a batch of each shape that `batches` yields, in order, as `jax.ShapeDtypeStruct`s.
@@ -81,6 +93,7 @@ class Task(NamedTuple):
     page: Callable[[PyTree, PyTree, list[dict[str, Any]]], dict[str, Any]]
     export: Callable[[PyTree, PyTree, str], None]
     headline: tuple[str, ...] = ("loss",)
+    undrawn: Callable[[int, int, int], Iterator[Batch | Resident]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +148,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
         print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")
         records.print_table(finished)
         return finished
+    compile_cache.keep(config.compile_cache)
     mesh = sharding.make_mesh(config.devices)
     if config.canary:
         canary.check(bfloat16=getattr(config, "bfloat16", False))
@@ -147,7 +161,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
                     "choose a smaller batch."
                 )
             optimizer, schedule = experiment.optimizer(task.examples // experiment.batch_size)
-            check_shapes(experiment, task, optimizer)
+            check_shapes(config, experiment, task, optimizer)
             workdirs.check_data(workdir, task.fingerprint)
         # what will not do is refused before anything is written
         with lock.hold(workdir), heartbeat.watch(workdir, config.stall_timeout) as beat:
@@ -168,11 +182,13 @@ def _run(
     began = time.time()
     with stop.leaving_allowed(), beat.busy("starting"):
         workdirs.claim(workdir, config, experiment.name)
-        state = init_state(experiment.method, optimizer, experiment.views, task.batch_shapes[0], config.seed)
+        method, views, first = experiment.method, experiment.views, task.batch_shapes[0]
+        state = init_state(method, optimizer, views, first, config.seed, shard_state=config.shard_state)
         untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
     pretrained = pretrain(workdir, config, experiment, task, optimizer, schedule, state, stop, beat)
     with stop.leaving_allowed(), beat.busy("evaluating"):
-        trained = (pretrained.state.params, pretrained.state.aux)
+        params, aux, untrained = sharding.gather((pretrained.state.params, pretrained.state.aux, untrained))
+        trained = (params, aux)
         results = task.evaluate({"untrained": untrained, experiment.label: trained})
         page = task.page(*trained, pretrained.rows)
         if jax.process_index() == 0:
@@ -187,7 +203,9 @@ def _run(
     return results
 
 
-def check_shapes(experiment: Experiment, task: Task, optimizer: optax.GradientTransformation) -> None:
+def check_shapes(
+    config: RunConfig, experiment: Experiment, task: Task, optimizer: optax.GradientTransformation
+) -> None:
     """Trace a step of each shape without compiling it, so that what does not fit is refused within seconds.
 
     Raises:
@@ -195,7 +213,7 @@ def check_shapes(experiment: Experiment, task: Task, optimizer: optax.GradientTr
     """
 
     def one_step(seed, first, batch):
-        state = init_state(experiment.method, optimizer, experiment.views, first, seed)
+        state = init_state(experiment.method, optimizer, experiment.views, first, seed, shard_state=config.shard_state)
         return train_step(
             state, sharding.shard(batch), method=experiment.method, views=experiment.views, optimizer=optimizer
         )

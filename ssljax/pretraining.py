@@ -7,13 +7,14 @@ from typing import Any, Literal, NamedTuple, NoReturn
 import jax
 from etils import epath
 
-from ssljax import workdirs
+from ssljax import sharding, workdirs
 from ssljax.train import checkpoint, guard
 from ssljax.train.guard import DivergedError
 from ssljax.train.heartbeat import Beat
 from ssljax.train.interruption import Interrupted, Interruption
 from ssljax.train.logging import RunLog
-from ssljax.train.loop import fit
+from ssljax.train.loop import dispatch_size, fit
+from ssljax.train.profile import Profile
 from ssljax.train.state import TrainState
 from ssljax.train.step import compile_step
 from ssljax.types import BadInputError
@@ -57,6 +58,8 @@ def pretrain(
     steps_per_epoch = task.examples // experiment.batch_size
     total_steps, unit = experiment.length(steps_per_epoch)
     total_steps = min(total_steps, config.stop_after or total_steps)
+    evaluate_every, save_every = config.eval_every * unit, config.save_every * unit
+    at_once = dispatch_size(config.steps_per_dispatch, (config.log_every, evaluate_every, save_every, total_steps))
     with stop.leaving_allowed():
         checkpoints = checkpoint.open_checkpoints(
             workdir,
@@ -72,26 +75,31 @@ def pretrain(
     if restored is not None:
         log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.{workdirs.other_versions(workdir)}")
     began = time.time()
-    run = _Running(workdir, task, checkpoints, log, stop, beat)
+    profile = Profile(workdir, config.profile, first=first_step, last=total_steps)
+    run = _Running(workdir, task, checkpoints, log, stop, beat, profile)
     if restored is None:
         run.save(0, state)  # so that there is always something to go back to
     step_fn = compile_step(experiment.method, experiment.views, optimizer)
+    # a CPU's runs draw a step's batch ahead of it: fused with that, its figures would differ in their last bits
+    batches = task.undrawn if task.undrawn and (at_once > 1 or jax.default_backend() != "cpu") else task.batches
+    # asked for with its step and read with its figures: later it would wait behind other steps
+    rate = jax.jit(lambda step: schedule(step - 1))
     try:
         while True:
             shift = int(state.guard.shift)
             state = fit(
                 state,
                 step_fn,
-                task.batches(int(state.step), total_steps, shift),
+                batches(int(state.step), total_steps, shift),
                 total_steps=total_steps,
                 log_every=config.log_every,
-                log=lambda step, metrics: log.write(
-                    step, metrics | {"lr": float(schedule(step - 1)), "epoch": step / steps_per_epoch}
-                ),
+                log=lambda step, metrics: log.write(step, metrics | {"epoch": step / steps_per_epoch}),
+                also=lambda state: {"lr": rate(state.step)},
                 boundary=run.boundary,
                 compiling=lambda: beat.busy("compiling"),
                 discarded=lambda step, shift=shift: run.discarded(step, shift),
-                hooks=((config.eval_every * unit, run.monitor), (config.save_every * unit, run.save)),
+                hooks=((evaluate_every, run.monitor), (save_every, run.save)),
+                steps_per_dispatch=min(at_once, max(steps_per_epoch, 1)),  # none reaches past the next epoch
             )
             if not int(state.guard.tripped):
                 break
@@ -99,6 +107,7 @@ def pretrain(
         with stop.saving(), beat.busy("saving"):
             checkpoint.wait(checkpoints)
     finally:
+        profile.close()
         checkpoint.close(checkpoints, say=log.say)
         log.close()
     return Pretrained(state, log.rows, time.time() - began)
@@ -124,10 +133,14 @@ class _Running(NamedTuple):
     log: RunLog
     stop: Interruption
     beat: Beat
+    profile: Profile
 
     def boundary(self, step: int, state: TrainState) -> None:
-        """After every step: show it, learn of failed saves, and stop if a signal came."""
+        """After every dispatch: show its last step, learn of failed saves, and stop if a signal came."""
         self.beat.step(step)
+        if self.profile.due(step):
+            with self.beat.busy("profiling"):
+                self.profile.boundary(step, state)
         self.log.tick(step)
         checkpoint.check(self.checkpoints, say=self.log.say)
         if self.stop.due(step):
@@ -144,7 +157,7 @@ class _Running(NamedTuple):
         """The online evaluation; a signal does not wait for its end."""
         try:
             with self.stop.leaving_allowed(), self.beat.busy("evaluating"):
-                self.log.write(step, self.task.monitor(state.params, state.aux))
+                self.log.write(step, self.task.monitor(*sharding.gather((state.params, state.aux))))
         except Interrupted:
             self.leave(step, state)
 

@@ -17,7 +17,8 @@ Results = dict[str, dict[str, float]]
 
 # options that change where and how a run works, not what it computes
 NEUTRAL = {"workdir", "devices", "workers", "data_dir", "log_every", "save_every", "eval_every", "record"}
-NEUTRAL |= {"keep", "keep_every", "keep_best", "allow", "stall_timeout", "canary"}
+NEUTRAL |= {"keep", "keep_every", "keep_best", "allow", "stall_timeout", "canary", "steps_per_dispatch", "profile"}
+NEUTRAL |= {"compile_cache", "shard_state"}
 UNSPOKEN = {"skip_bad", "stop_after"}  # in no recipe
 RESULTS = Path("experiments") / "results"
 

@@ -16,7 +16,7 @@ from ssljax.data.order import batch_indices
 from ssljax.evals import linear
 from ssljax.experiment import RunConfig, Task
 from ssljax.interop import torchvision
-from ssljax.types import Batch, Method, PyTree
+from ssljax.types import Method, PyTree
 from ssljax.vision_scores import POINTS, Knn
 
 KNN = Knn()
@@ -39,7 +39,7 @@ class Pictures:
     """A data set and the way a representation of it is judged.
 
     Attributes:
-        data: `tfds:NAME`, `folder:PATH`, `arrays:FILE.npz` or `embedded:fashion_mnist`.
+        data: `tfds:NAME`, `folder:PATH`, `arrays:FILE.npz`, `packed:DIR` or `embedded:fashion_mnist`.
         mean: of each channel in [0, 1], for evaluation; the views have their own.
         std: of each channel, likewise.
         train: split to learn from.
@@ -101,7 +101,7 @@ def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size:
     bank = functools.cache(lambda: loader.load_all(train, transform=centre, limit=spec.bank))
     tested = functools.cache(lambda: loader.load_all(test, transform=centre))
 
-    def batches(first: int, last: int, shift: int) -> Iterator[Batch]:
+    def batches(first: int, last: int, shift: int, undrawn: bool = False) -> Iterator[Any]:
         return loader.batches(
             train,
             batch_size=batch_size,
@@ -111,6 +111,7 @@ def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size:
             shift=shift,
             transform=crops,
             workers=config.workers,
+            undrawn=undrawn,
         )
 
     def monitor(params: PyTree, aux: PyTree) -> dict[str, float]:
@@ -120,6 +121,7 @@ def open_task(spec: Pictures, config: PictureConfig, method: Method, batch_size:
     return Task(
         examples=len(train),
         batches=batches,
+        undrawn=functools.partial(batches, undrawn=True),
         samples=lambda step, shift: batch_indices(
             config.seed, step + shift, size=len(train), batch_size=batch_size
         ).tolist(),

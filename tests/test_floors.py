@@ -13,6 +13,7 @@ FLOORS = [
     {"train", "evals", "interop"},
     {
         "plan",
+        "compile_cache",
         "records",
         "workdirs",
         "rows",

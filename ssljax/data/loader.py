@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, step): the same on any number of devices, processes and workers.
 
-Small sets of one shape lie on the device as uint8; the others stream through grain.
+Small sets of one shape lie on the devices as uint8; the others stream through grain.
 """
 
 import functools
@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssljax import sharding
+from ssljax.data import resident
 from ssljax.data.order import batch_indices, record_rng
 from ssljax.data.pictures import Record, Transform
 from ssljax.data.sources import Source, check_enough, name_of, read_record, require_labels, told
@@ -33,9 +33,10 @@ def batches(
     shift: int = 0,
     transform: Transform | None = None,
     fields: Sequence[str] = ("image",),
-    resident_bytes: int = 1 << 31,
+    resident_bytes: int | None = None,
     workers: int = 0,
-) -> Iterator[dict[str, Array]]:
+    undrawn: bool = False,
+) -> Iterator[Any]:
     """The batches of steps `start_step` to `num_steps - 1`, split over the devices of the present mesh.
 
     Args:
@@ -47,11 +48,14 @@ def batches(
         shift: read the data of so many steps later.
         transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
         fields: of the records, such as ("image", "label").
-        resident_bytes: a set without a transform up to this size lies on each device; 0 always streams.
+        resident_bytes: a set without a transform lies on the devices, split over them, where each one's share is at
+            most this; None: `resident.budget()`, 0 always streams.
         workers: processes that read and transform; 0 uses threads.
+        undrawn: of a set that lies on the devices give what `resident.take` draws a batch from instead of the batch,
+            so that a compiled step can do it.
 
     Returns:
-        An iterator of {field: [batch_size, ...]}: uint8 images, int32 labels.
+        An iterator of {field: [batch_size, ...]}: uint8 images, int32 labels; or of `resident.Resident`.
 
     Raises:
         BadInputError: too few pictures for a batch, no such field, different sizes, an unreadable picture.
@@ -63,9 +67,10 @@ def batches(
     if "label" in fields:
         require_labels(source)
     steps = range(start_step + shift, num_steps + shift)
-    if transform is None and len(source) * read_record(source, 0)["image"].nbytes <= resident_bytes:
+    room = devices * (resident.budget() if resident_bytes is None else resident_bytes)
+    if transform is None and len(source) * read_record(source, 0)["image"].nbytes <= room:
         arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
-        return _resident_batches(arrays, len(source), seed, batch_size, steps)
+        return _resident_batches(arrays, seed, batch_size, steps, undrawn)
     return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
 
 
@@ -125,23 +130,18 @@ def _stack(source: Any, records: list[Record], fields: Iterable[str]) -> dict[st
 
 
 def _resident_batches(
-    arrays: dict[str, np.ndarray], size: int, seed: int, batch_size: int, steps: range
-) -> Iterator[dict[str, Array]]:
-    placed = sharding.replicated_sharding()
-    if placed is None:
-        resident = jax.tree.map(jnp.asarray, arrays)
-    else:
-        put = functools.partial(jax.make_array_from_process_local_data, placed)
-        resident = jax.tree.map(lambda values: put(values, values.shape), arrays)
+    arrays: dict[str, np.ndarray], seed: int, batch_size: int, steps: range, undrawn: bool
+) -> Iterator[Any]:
+    items = resident.draws(arrays, seed=seed, batch_size=batch_size, steps=steps)
     del arrays
-    for step in steps:
-        indices = batch_indices(seed, step, size=size, batch_size=batch_size)
-        yield _take(resident, indices.astype(np.int32))
+    if undrawn:
+        yield from items
+        return
+    for step, item in zip(steps, items, strict=True):
+        yield _take(item, resident.replicate(np.asarray(step, np.int32), sharding.replicated_sharding()))
 
 
-@jax.jit
-def _take(arrays: dict[str, Array], indices: Array) -> dict[str, Array]:
-    return jax.tree.map(lambda values: sharding.take_rows(values, indices), arrays)
+_take = jax.jit(resident.take)
 
 
 def _streamed_batches(

@@ -1,4 +1,4 @@
-"""Pictures by index: `open_source` opens a tfds set, a folder, an `.npz` file or the embedded set."""
+"""Pictures by index: `open_source` opens a tfds set, a folder, an `.npz` file, packed pictures or the embedded set."""
 
 import functools
 import hashlib
@@ -8,6 +8,7 @@ from typing import Any
 from ssljax.data import pictures
 from ssljax.data.array_files import open_arrays, open_embedded
 from ssljax.data.folders import open_folder
+from ssljax.data.packed import open_packed
 from ssljax.data.reader import Reader
 from ssljax.data.tfds_sets import open_tfds
 from ssljax.types import BadInputError
@@ -16,6 +17,7 @@ OPENERS: dict[str, Callable[..., Reader]] = {
     "arrays": open_arrays,
     "embedded": open_embedded,
     "folder": open_folder,
+    "packed": open_packed,
     "tfds": open_tfds,
 }
 SAMPLED = 8
@@ -103,6 +105,7 @@ def open_source(
             `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], or `{split}_jpeg`,
             uint8, encoded pictures end to end, read as RGB, picture i from `{split}_offsets[i]` to `[i + 1]`;
             and, where there are such, `{split}_labels`, int [N], and `class_names`;
+            `packed:DIR`, made by `python -m experiments.pack_images`, pictures of one size;
             `embedded:fashion_mnist`, 12,000 training and 2,000 test pictures that come with ssljax.
         split: "train", "test" or whatever the set calls it; tfds takes slices such as "train[:10%]".
         skip_bad: pass over unreadable pictures and count them in `source.bad` instead of stopping.
@@ -121,7 +124,7 @@ def open_source(
     """
     kind, _, where = spec.partition(":")
     if kind not in OPENERS or not where:
-        kinds = "tfds:NAME, folder:PATH, arrays:FILE.npz or embedded:fashion_mnist"
+        kinds = "tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist"
         raise BadInputError(f"data={spec!r} is not a kind of data that ssljax reads; give {kinds}.")
     reader = OPENERS[kind](where, split, data_dir) if kind == "tfds" else OPENERS[kind](where, split)
     options = {"skip_bad": skip_bad, "data_dir": data_dir, "min_side": min_side}

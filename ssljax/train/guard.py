@@ -94,26 +94,32 @@ def rolled_back(restored: Any, guard: Guard) -> Any:
 
 
 class Watch:
-    """Looks at the guard every `WINDOW` steps, one look late, so that the device never waits for the host.
+    """Looks at the guard every few steps, `WINDOW` at most, one look late, so that the device never waits for the host.
 
     All processes look at the same steps and so come to the same decision.
     """
 
-    def __init__(self, guard: Guard, discarded: Callable[[int], None]):
-        """Start with the state's guard; `discarded(step)` is called once for each update thrown away."""
+    def __init__(self, guard: Guard, discarded: Callable[[int], None], start: int = 0):
+        """Start with the guard of step `start`; `discarded(step)` is called once for each update thrown away."""
         self.waiting: Any = None
-        self.seen = int(guard.total)
+        self.looked = start
+        self.seen = int(jax.device_get(guard.total))
         self.discarded = discarded
 
-    def look(self, step: int, guard: Guard, last: bool = False) -> bool:
-        """Whether the run has to go back, as far as the look before this one tells; with `last`, as of now."""
-        if step % WINDOW and not last:
+    def look(self, step: int, guard: Guard, last: bool = False, ahead: int = 1) -> bool:
+        """Whether the run has to go back, as far as the look before this one tells; with `last`, as of now.
+
+        `ahead` is how many steps may pass until the next call.
+        """
+        if step % WINDOW and step - self.looked + ahead <= WINDOW and not last:
             return False
+        self.looked = step
         due, self.waiting = self.waiting, guard
         tripped = due is not None and self._read(due)
         return (self._read(guard) if last else False) or tripped
 
     def _read(self, guard: Guard) -> bool:
+        guard = jax.device_get(guard)
         fresh = int(guard.total) - self.seen
         for step in reversed(np.asarray(guard.recent)[: max(fresh, 0)].tolist()):
             self.discarded(int(step))

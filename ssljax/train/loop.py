@@ -1,21 +1,26 @@
 """The training loop: steps, a log line every so often, hooks in between."""
 
-import time
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ssljax.train.guard import Watch
+import jax
+
+from ssljax.data.resident import Resident, rows_of
+from ssljax.train.clock import Clock
+from ssljax.train.guard import WINDOW, Watch
 from ssljax.train.state import TrainState
-from ssljax.types import Array, Batch
+from ssljax.types import Array, BadInputError, Batch
 
 Hook = tuple[int, Callable[[int, TrainState], None]]
 
 
 def fit(
     state: TrainState,
-    step_fn: Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]],
-    batches: Iterator[Batch],
+    step_fn: Callable[..., tuple[TrainState, dict[str, Any]]],
+    batches: Iterator[Batch | Resident],
     *,
     total_steps: int,
     log_every: int,
@@ -24,6 +29,8 @@ def fit(
     compiling: Callable[[], AbstractContextManager[Any]] = nullcontext,
     discarded: Callable[[int], None] = lambda step: None,
     hooks: Sequence[Hook] = (),
+    also: Callable[[TrainState], dict[str, Array]] = lambda state: {},
+    steps_per_dispatch: int = 1,
 ) -> TrainState:
     """Train from `state.step` to `total_steps`, or until so many updates were discarded that the run has to go back.
 
@@ -37,52 +44,104 @@ def fit(
         total_steps: updates in the whole run.
         log_every: steps between log lines.
         log: takes (step, metrics), with `examples_per_second` and `input_wait` (the share of the time in which
-            the loop waited for the next batch) added, both without the hooks' time; a metric `X_per_example` also
-            comes as `X_per_second`.
-        boundary: called with the step's number and the state after every step, before the hooks.
+            the loop waited for the next batch) added, both without the hooks' time, and `host_gap_ms`, the median of
+            the host's own time from the return of one dispatch to the next; a metric `X_per_example` also comes as
+            `X_per_second`.
+        boundary: called with the step's number and the state after every dispatch, before the hooks.
         compiling: a context around the first step with batches of a new shape.
         discarded: called with the number of each step whose update was not finite, some steps later.
         hooks: `(every, function)`; `function(step, state)` is called after every `every` steps and after the last.
+        also: more figures for the log line of a state's step, on the device; asked for when it is dispatched.
+        steps_per_dispatch: hand the device so many steps at once, `WINDOW` at most, where the batches are drawn on it
+            and no log line or hook is due in between; what is computed stays the same.
 
     Returns:
         The final state; or one whose `guard.tripped` is not 0.
     """
-    start = int(state.step)
+    done = int(jax.device_get(state.step))
     pending: tuple[int, dict[str, Array], dict[str, float]] | None = None
-    clock, watch, shapes = _Clock(), Watch(state.guard, discarded), set()
+    clock, shapes = Clock(), set()
+    watch = Watch(state.guard, discarded, done)
+    intervals = (log_every, *(every for every, _ in hooks))
     try:
-        for done in range(start + 1, total_steps + 1):
+        while done < total_steps:
             with clock.waiting():
                 batch = next(batches)
-            shape = tuple(leaf.shape for leaf in batch.values())
-            with nullcontext() if shape in shapes else compiling():
-                state, metrics = step_fn(state, batch)
+                most = steps_per_dispatch if isinstance(batch, Resident) else 1
+                count = most if done + most <= min(total_steps, _next_due(done, intervals)) else 1
+                for _ in itertools.islice(batches, count - 1):  # drawn from what the first one holds
+                    pass
+            shape = (count, *(leaf.shape for leaf in jax.tree.leaves(batch)))
+            with (
+                nullcontext() if shape in shapes else compiling(),
+                jax.profiler.StepTraceAnnotation("train", step_num=done),
+                clock.dispatching(),
+            ):
+                state, metrics = step_fn(state, batch) if count == 1 else step_fn(state, batch, steps=count)
+            done += count
             shapes.add(shape)
             guard = metrics.pop("guard")
-            clock.examples += shape[0][0]
+            clock.examples += count * rows_of(batch)
             last = done == total_steps
             if done % log_every == 0 or last:
                 if pending is not None:
-                    log(pending[0], _figures(pending[1], pending[2]))
-                pending = (done, metrics, clock.lap())
-            if watch.look(done, guard, last):
+                    _write(log, pending, clock)
+                pending = (done, metrics | also(state), clock.lap())
+            with clock.reading():
+                tripped = watch.look(done, guard, last, most)
+            if tripped:
                 return state
             boundary(done, state)
             due = [hook for every, hook in hooks if done % every == 0 or last]
             if due and pending is not None:
                 # hooks wait for the device anyway, and no step may be committed before its row is written
-                log(pending[0], _figures(pending[1], pending[2]))
+                _write(log, pending, clock)
                 pending = None
             for hook in due:
                 with clock.paused():
                     hook(done, state)
     finally:  # an interrupted run keeps what it knows
         if pending is not None:
-            log(pending[0], _figures(pending[1], pending[2]))
+            _write(log, pending, clock)
     return state
 
 
-def _figures(metrics: dict[str, Array], speed: dict[str, float]) -> dict[str, float]:
+def dispatch_size(asked: int | None, intervals: Sequence[int]) -> int:
+    """How many steps to hand to the device at once.
+
+    Args:
+        asked: by the user; None: on a CPU 1, since a convolution's step is many times slower inside a loop there,
+            elsewhere as many as divide all `intervals`.
+        intervals: numbers of steps after which the host has something to do.
+
+    Returns:
+        1 to `WINDOW`: what is remembered of discarded updates goes back so far.
+
+    Raises:
+        BadInputError: `asked` is not in that range.
+    """
+    if asked is not None:
+        if not 1 <= asked <= WINDOW:
+            raise BadInputError(f"steps_per_dispatch={asked}: give 1 to {WINDOW}.")
+        return asked
+    if jax.default_backend() == "cpu":
+        return 1
+    common = math.gcd(*intervals)
+    return max(size for size in range(1, WINDOW + 1) if common % size == 0)
+
+
+def _next_due(done: int, intervals: Sequence[int]) -> int:
+    return min(done - done % every + every for every in intervals)
+
+
+def _write(log: Callable, pending: tuple[int, dict[str, Array], dict[str, float]], clock: Clock) -> None:
+    step, metrics, speed = pending
+    with clock.reading():
+        found = jax.device_get(metrics)
+    log(step, _figures(found, speed))
+
+
+def _figures(metrics: dict[str, Any], speed: dict[str, float]) -> dict[str, float]:
     figures = {name: float(value) for name, value in metrics.items()}
     rates = {
         name.replace("_per_example", "_per_second"): value * speed["examples_per_second"]
@@ -90,39 +149,3 @@ def _figures(metrics: dict[str, Array], speed: dict[str, float]) -> dict[str, fl
         if name.endswith("_per_example")
     }
     return figures | rates | speed
-
-
-class _Span:
-    """Adds the time spent in a `with` block to one of a clock's counters."""
-
-    def __init__(self, clock: "_Clock", counter: str):
-        self.clock, self.counter = clock, counter
-
-    def __enter__(self):
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_):
-        spent = time.perf_counter() - self.start
-        setattr(self.clock, self.counter, getattr(self.clock, self.counter) + spent)
-
-
-class _Clock:
-    """Examples per second and waiting time since the last lap."""
-
-    def __init__(self):
-        self.reset()
-
-    def reset(self):
-        self.began, self.examples, self.waited, self.out = time.perf_counter(), 0, 0.0, 0.0
-
-    def waiting(self) -> _Span:
-        return _Span(self, "waited")
-
-    def paused(self) -> _Span:
-        return _Span(self, "out")
-
-    def lap(self) -> dict[str, float]:
-        spent = max(time.perf_counter() - self.began - self.out, 1e-9)
-        figures = {"examples_per_second": self.examples / spent, "input_wait": self.waited / spent}
-        self.reset()
-        return figures

@@ -8,6 +8,7 @@ import optax
 from flax import struct
 
 from ssljax import sharding
+from ssljax.train import layout
 from ssljax.train.guard import Guard
 from ssljax.types import Array, Batch, Method, PyTree
 
@@ -34,9 +35,15 @@ class TrainState:
 
 
 def init_state(
-    method: Method, optimizer: optax.GradientTransformation, views: Any, batch: Batch, seed: int
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    views: Any,
+    batch: Batch,
+    seed: int,
+    *,
+    shard_state: bool = False,
 ) -> TrainState:
-    """The state before the first step, replicated over the present mesh.
+    """The state before the first step, replicated over the present mesh or, where it is large, split over it.
 
     Args:
         method: the pre-training method.
@@ -44,12 +51,14 @@ def init_state(
         views: `(key, **batch) -> batch of the method`.
         batch: a batch as the loader yields it, or `jax.ShapeDtypeStruct`s of one.
         seed: of the initial weights and of every later random draw.
+        shard_state: split what is as large as the parameters, as `layout.spread` does; the steps keep the layout.
     """
 
     def init(key):
         init_key, run_key = jax.random.split(key)
         method_batch = views(run_key, **jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch))
         params, aux = method.init(init_key, method_batch)
-        return TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key, Guard.new())
+        state = TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key, Guard.new())
+        return layout.spread(state) if shard_state else sharding.gather(state)
 
-    return jax.jit(init, out_shardings=sharding.replicated())(jax.random.key(seed))
+    return jax.jit(init)(jax.random.key(seed))

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from ssljax import sharding
+from ssljax.data.resident import Resident, take
+from ssljax.train import layout
 from ssljax.train.guard import admit
 from ssljax.train.state import TrainState
 from ssljax.types import Batch, Method
@@ -17,7 +19,7 @@ from ssljax.types import Batch, Method
 
 def train_step(
     state: TrainState,
-    batch: Batch,
+    batch: Batch | Resident,
     *,
     method: Method,
     views: Any,
@@ -28,21 +30,28 @@ def train_step(
     Where the loss or the gradient is not finite, parameters, `aux` and the optimiser's state stay as they were, to
     the last bit: only the step and the guard's counts move on.
 
+    A leaf that is split over the devices (`layout.spread`) is gathered for the loss, and its gradient split for the
+    update, which each device makes on its part.
+
     Args:
-        state: the state after n updates.
-        batch: arrays [B, ...] as the loader yields them, such as `{"image": uint8[B, H, W, C]}`.
+        state: the state after n updates, in any layout.
+        batch: arrays [B, ...] as the loader yields them, such as `{"image": uint8[B, H, W, C]}`; or the set on the
+            devices to draw them from.
         method: gives the loss.
         views: `(key, **batch) -> batch of the method`, drawn on the device.
         optimizer: of the parameters.
 
     Returns:
-        The state after n + 1 updates and the method's metrics, scalars, with the gradient's global norm and the state's
-        `guard`.
+        The state after n + 1 updates, in the same layout, and the method's metrics, scalars, with the gradient's global
+        norm and the state's `guard`.
     """
+    batch = take(batch, state.step + state.guard.shift)
     views_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     method_batch = views(views_key, **batch)
     grad_fn = jax.value_and_grad(method.loss, has_aux=True)
-    (loss, (aux, metrics)), grads = grad_fn(state.params, state.aux, method_batch, loss_key)
+    whole = sharding.gather((state.params, state.aux))
+    (loss, (aux, metrics)), grads = grad_fn(*whole, method_batch, loss_key)
+    aux, grads = layout.like(aux, state.aux), layout.like(grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     aux = method.after_update(params, aux, state.step)
@@ -54,13 +63,31 @@ def train_step(
         new=(params, aux, opt_state),
         old=(state.params, state.aux, state.opt_state),
     )
-    state = dataclasses.replace(state, step=step, params=params, aux=aux, opt_state=opt_state, guard=guard)
-    return state, metrics | {"grad_norm": grad_norm, "guard": guard}
+    after = dataclasses.replace(state, step=step, params=params, aux=aux, opt_state=opt_state, guard=guard)
+    return layout.like(after, state), sharding.gather(metrics | {"grad_norm": grad_norm, "guard": guard})
 
 
 def compile_step(
     method: Method, views: Any, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
-    """`train_step` under jit: the given state is donated, the new one and the metrics are replicated."""
-    step = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
-    return jax.jit(step, donate_argnums=0, out_shardings=sharding.replicated())
+) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
+    """`train_step` under jit: the given state is donated, the new one has its layout, the metrics are replicated.
+
+    Returns:
+        `(state, batch, steps=1) -> (state, metrics of the last step)`; with `steps` the program makes so many updates,
+        each with a batch that it draws from a `Resident`.
+    """
+    one = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
+
+    # profiles show the function's name
+    def train(state: TrainState, batch: Batch | Resident, steps: int = 1) -> tuple[TrainState, dict[str, Any]]:
+        return one(state, batch) if steps == 1 else _scanned(one, state, batch, steps)
+
+    return jax.jit(train, donate_argnums=0, static_argnames="steps")
+
+
+def _scanned(one: Any, state: TrainState, batch: Batch | Resident, steps: int) -> tuple[TrainState, dict[str, Any]]:
+    def body(before: TrainState, _: None) -> tuple[TrainState, dict[str, Any]]:
+        return one(before, batch)
+
+    state, metrics = jax.lax.scan(body, state, length=steps)
+    return state, jax.tree.map(lambda values: values[-1], metrics)

@@ -1,0 +1,44 @@
+"""A trace of a few steps for TensorBoard's profile plugin and for Perfetto."""
+
+from typing import Any
+
+import jax
+from etils import epath
+
+WARM_UP = 5  # steps of this part of the run that come before: compilation, and the first batches
+
+
+class Profile:
+    """Traces some steps of a run, once they go at their usual pace; with `steps=0` nothing at all.
+
+    What it leaves in `workdir/profile` opens with `tensorboard --logdir workdir/profile`, and its
+    `perfetto_trace.json.gz` at ui.perfetto.dev. Process 0 traces its own devices.
+    """
+
+    def __init__(self, workdir: str, steps: int, *, first: int, last: int):
+        """Trace `steps` steps of those from `first` to `last`; after the warm-up, if there are so many."""
+        self.directory = str(epath.Path(workdir) / "profile")
+        self.steps = min(steps, last - first) if jax.process_index() == 0 else 0
+        self.begin = max(min(first + WARM_UP, last - steps), first)
+        self.running = False
+        if self.due(first):
+            self.boundary(first, None)
+
+    def due(self, step: int) -> bool:
+        """Whether it has something to do after `step`."""
+        return self.steps > 0 and step >= self.begin + self.running * self.steps
+
+    def boundary(self, step: int, state: Any) -> None:
+        """Where it is `due`: begin, or wait for the device to have made `state` and end."""
+        jax.block_until_ready(state)
+        if self.running:
+            self.close()
+        else:
+            jax.profiler.start_trace(self.directory, create_perfetto_trace=True)
+            self.begin, self.running = step, True
+
+    def close(self) -> None:
+        """Write down what there is."""
+        if self.running:
+            self.running, self.steps = False, 0
+            jax.profiler.stop_trace()
