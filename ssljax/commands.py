@@ -1,4 +1,4 @@
-"""The command `ssljax`: use what a run has learnt."""
+"""The command `ssljax`: use what a run has learnt, and plan one."""
 
 import dataclasses
 import shutil
@@ -13,6 +13,7 @@ from ssljax import cli, text, text_export, text_scores
 from ssljax.data.text.vocabulary import encode, pack, tokenizer
 from ssljax.evals import features
 from ssljax.methods.bert import mean_of_tokens
+from ssljax.plan.command import Plan, plan
 from ssljax.types import BadInputError
 
 BATCH = 32
@@ -60,15 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import tyro
 
     name = tyro.conf.subcommand
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # what follows -- are the options of the recipe that is planned
+    cut = given.index("--") if given[:1] == ["plan"] and "--" in given else len(given)
     command = tyro.cli(
-        Annotated[FillMask, name("fill-mask")] | Annotated[Embed, name("embed")] | Annotated[Export, name("export")],
-        args=arguments,
+        Annotated[FillMask, name("fill-mask")]
+        | Annotated[Embed, name("embed")]
+        | Annotated[Export, name("export")]
+        | Annotated[Plan, name("plan")],
+        args=given[:cut],
         prog="ssljax",
-        description="Use what a run has learnt.",
+        description="Use what a run has learnt, or plan one.",
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     try:
-        {FillMask: fill, Embed: embed, Export: export}[type(command)](command)
+        if isinstance(command, Plan):
+            plan(command, given[cut + 1 :])
+        else:
+            {FillMask: fill, Embed: embed, Export: export}[type(command)](command)
     except BadInputError as error:
         sys.exit(cli.refuse(error))
 

@@ -21,7 +21,7 @@ def keep(directory: str | None = None) -> str:
         The directory in use; "" if there is none. One that cannot be written is named on standard error, and nothing
         is kept.
     """
-    told = jax.config.jax_compilation_cache_dir
+    told = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if directory is None and told is not None:
         return told
     wanted = default() if directory is None else directory

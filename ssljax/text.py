@@ -101,7 +101,7 @@ def pretraining(
     Raises:
         BadInputError: the phases' options are not of one length, or nothing is prepared in `config.data`.
     """
-    phases = _phases(config)
+    phases = read_phases(config)
     vocabulary = _vocabulary(config.data, vocab_size)
     rates = {"dropout": config.dropout, "attention_dropout": config.dropout}
     shape = dataclasses.replace(shape, vocab_size=len(vocabulary), **rates)
@@ -143,7 +143,12 @@ def check_phases(config: TextConfig, **options: tuple) -> None:
             )
 
 
-def _phases(config: TextConfig) -> tuple[batches.Phase, ...]:
+def read_phases(config: TextConfig) -> tuple[batches.Phase, ...]:
+    """The phases that the options state.
+
+    Raises:
+        BadInputError: the options are not of one length.
+    """
     check_phases(config, lengths=config.lengths, batch_sizes=config.batch_sizes, max_predictions=config.max_predictions)
     return tuple(map(batches.Phase, config.steps, config.lengths, config.batch_sizes))
 
@@ -204,7 +209,7 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
         ),
         samples=lambda step, shift: batches.samples(train, phases, step, shift=shift, **drawing),
         fingerprint=everything.fingerprint,
-        batch_shapes=tuple(map(_shapes, phases)),
+        batch_shapes=tuple(map(batch_shapes, phases)),
         monitor=monitor,
         evaluate=evaluate,
         page=lambda params, aux, log: text_page.page(parts, params, words, sentences, log),
@@ -219,7 +224,8 @@ def _open_corpus(data: str, words: int) -> corpus.Corpus:
     return _topics_corpus(words) if data == PYTHON_TOPICS else corpus.open_corpus(data)
 
 
-def _shapes(phase: batches.Phase) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_shapes(phase: batches.Phase) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch of a phase, as shapes."""
     matrix, vector = (phase.batch_size, phase.length), (phase.batch_size,)
     shapes = {"tokens": matrix, "segments": matrix, "lengths": vector, "is_random": vector}
     shapes |= {"example": vector, "epoch": vector}

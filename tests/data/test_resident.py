@@ -32,7 +32,8 @@ def drawn(source, **options: Any):
 def test_drawn_batches_are_the_streamed_ones(each_mesh, count, batch_size):
     source, steps = records(count), 3 * (count // batch_size) + 1
     options: dict[str, Any] = {"batch_size": batch_size, "seed": 3, "fields": ("image", "label"), "num_steps": steps}
-    for more in ({}, {"start_step": 2, "shift": 5}):
+    resumed: dict[str, Any] = {"start_step": 2, "shift": 5}
+    for more in ({}, resumed):
         streamed = list(batches(source, resident_bytes=0, **options | more))
         found = drawn(source, **options | more)
         assert len(found) == len(streamed) > 0

@@ -20,14 +20,14 @@ OPTIONS = """
 
 
 def command(data, workdir, count):
-    """The processes of one run, on eight devices in all."""
+    """The processes of one run, on four devices in all."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     started = []
     for index in range(count):
         # none of them is killed, so the second start may find what the first one compiled
-        env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick(devices=8 // count)}
+        env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quick(devices=4 // count)}
         if count > 1:
             env |= {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
             env |= {"JAX_PROCESS_ID": str(index)}

@@ -1,0 +1,117 @@
+"""BERT's training step with both losses: ssljax against Hugging Face's BertForPreTraining."""
+
+from typing import Any
+
+from experiments.bench.harness import Ready, Side, need
+from experiments.bench.training import autocast, compiled, jax_steps, torch_steps
+
+WORDS, RATE, DECAY, DROPOUT = 30522, 1e-4, 0.01, 0.1
+PREDICTIONS = {128: 20, 512: 76}
+
+
+def sides(gpu: bool, size: str, length: int) -> list[Side]:
+    """One of `models.bert.SIZES` at a length."""
+    batch = (
+        {128: 256, 512: 64}[length] if gpu else {("mini", 128): 16, ("base", 128): 4, ("base", 512): 1}[size, length]
+    )
+    options = {"length": length, "batch": batch, "steps": 10 if gpu else 1, "gpu": gpu}
+    theirs = {**options, "shape": their_shape(size)}
+    return [
+        Side("ssljax", ours, {**options, "size": size}),
+        Side("transformers eager", peer, theirs),
+        Side("transformers compiled", peer, {**theirs, "compile": True}),
+    ]
+
+
+def their_shape(size: str) -> dict[str, int]:
+    """The sizes in transformers' names; the peer's process need not import ssljax for them."""
+    from ssljax.models.bert import SIZES
+
+    shape = SIZES[size]
+    return {
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate,
+    }
+
+
+def masked_batch(length: int, batch: int) -> dict[str, Any]:
+    """A batch as the masking gives it: full sequences, all the predictions that there may be."""
+    import numpy as np
+
+    rng, count = np.random.default_rng(0), PREDICTIONS[length]
+    positions = np.sort(rng.permuted(np.tile(np.arange(1, length - 1), (batch, 1)), axis=1)[:, :count], axis=1)
+    segments = np.tile(np.arange(length) >= length // 2, (batch, 1))
+    arrays = {
+        "tokens": rng.integers(1000, WORDS, (batch, length)),
+        "segments": segments,
+        "lengths": np.full(batch, length),
+        "is_random": rng.integers(0, 2, batch),
+        "positions": positions,
+        "targets": rng.integers(1000, WORDS, (batch, count)),
+    }
+    arrays = {name: values.astype(np.int32) for name, values in arrays.items()}
+    return {**arrays, "weights": np.ones((batch, count), np.float32)}
+
+
+def our_method(size: str, gpu: bool) -> tuple[Any, Any]:
+    """The method and its optimiser."""
+    import dataclasses
+
+    import jax.numpy as jnp
+
+    from ssljax import optim, text
+    from ssljax.methods import bert
+    from ssljax.models import bert as models
+
+    shape = dataclasses.replace(models.SIZES[size], vocab_size=WORDS, dropout=DROPOUT, attention_dropout=DROPOUT)
+    parts = text.build(shape, jnp.bfloat16 if gpu else jnp.float32)
+    method = bert.bert(parts.encoder, parts.mlm, parts.nsp, word_table=models.word_table)
+    return method, optim.bert_adamw(lambda step: RATE, weight_decay=DECAY)
+
+
+def ours(size: str, length: int, batch: int, steps: int, gpu: bool) -> Ready:
+    """The train step of ssljax."""
+    import jax.numpy as jnp
+
+    method, optimizer = our_method(size, gpu)
+    arrays = {name: jnp.asarray(values) for name, values in masked_batch(length, batch).items()}
+    return jax_steps(method, lambda key, **batch: batch, optimizer, arrays, steps=steps, work=batch * length)
+
+
+def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, compile: bool = False) -> Ready:
+    """The same step by transformers and torch's AdamW; its vocabulary's logits are those of all tokens."""
+    torch, transformers = need("torch"), need("transformers")
+    place = "cuda" if gpu else "cpu"
+    config = transformers.BertConfig(
+        vocab_size=WORDS,
+        **shape,
+        hidden_act="gelu_new",
+        hidden_dropout_prob=DROPOUT,
+        attention_probs_dropout_prob=DROPOUT,
+    )
+    net = transformers.BertForPreTraining(config).to(place).train()
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+    arrays = {name: torch.from_numpy(values).to(place) for name, values in masked_batch(length, batch).items()}
+    labels = torch.full((batch, length), -100, device=place)
+    labels.scatter_(1, arrays["positions"].long(), arrays["targets"].long())
+    inputs = {
+        "input_ids": arrays["tokens"].long(),
+        "token_type_ids": arrays["segments"].long(),
+        "attention_mask": torch.ones((batch, length), dtype=torch.long, device=place),
+        "labels": labels,
+        "next_sentence_label": arrays["is_random"].long(),
+    }
+    run = compiled(net, gpu) if compile else net
+
+    def step():
+        with autocast(gpu):
+            loss = run(**inputs).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+
+    attention = getattr(net.config, "_attn_implementation", "")
+    return torch_steps(step, steps=steps, work=batch * length, gpu=gpu)._replace(facts={"attention": attention})

@@ -1,0 +1,101 @@
+"""What the benchmarks have found, as a file and as tables; ratios are ours, times are this machine's."""
+
+import json
+import re
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.bench.harness import Measured
+
+
+def entry(measured: Sequence[Measured], ceilings: Sequence[Measured], unit: str) -> dict[str, Any]:
+    """An entry of the results file.
+
+    Args:
+        measured: the first side is ours.
+        ceilings: of matrix products alone; the faster one counts.
+        unit: of a side's work, or of its values where there is no rate.
+
+    Returns:
+        "sides" with median, least and greatest value, rate, ratio (the side's median divided by ours: above 1, ours
+        is better) and the range of the ratios of neighbouring rounds; "flops" a round and "ceiling" where counted.
+    """
+    ours = measured[0]
+    ceiling = max((side.flops / side.median for side in ceilings), default=0.0)
+    found: dict[str, Any] = {"unit": unit, "rounds": len(ours.values), "sides": {}}
+    if ours.flops:
+        found |= {"gigaflops": round(ours.flops / 1e9, 1), "ceiling_gigaflops_per_second": round(ceiling / 1e9, 1)}
+    for side in measured:
+        row = {"median": side.median, "least": min(side.values), "greatest": max(side.values)}
+        if side.work != 1:
+            row["rate"] = side.work / side.median
+        if ours.flops and ceiling:
+            # the same model: what is counted for ours is what the peer's step needs
+            row["share_of_ceiling"] = ours.flops * side.work / ours.work / side.median / ceiling
+        if side is not ours:
+            # by work, as a round of the one may get through more than of the other
+            scale = ours.work / side.work
+            each = [scale * theirs / mine for mine, theirs in zip(ours.values, side.values, strict=True)]
+            row |= {"ratio": statistics.median(each), "ratio_least": min(each), "ratio_greatest": max(each)}
+        found["sides"][side.label] = {name: float(f"{value:.4g}") for name, value in row.items()} | side.facts
+    return found
+
+
+def device_name(facts: dict[str, Any]) -> str:
+    """The machine in a file's name: `1 x NVIDIA H100` on any number of cores -> nvidia-h100."""
+    name = facts["device"].partition(" x ")[2]
+    name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return f"{name}-{facts['cores']}" if facts["platform"] == "cpu" else name
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries by the benchmark's name; none where there is no file."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def put(path: Path, name: str, found: dict[str, Any]) -> None:
+    """Write one entry; the others stay."""
+    from ssljax import records
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    records.write(path, json.dumps(read(path) | {name: found}, indent=2) + "\n")
+
+
+def as_text(name: str, found: dict[str, Any]) -> str:
+    """One entry for a terminal."""
+    width = max(map(len, found["sides"]))
+    lines = [f"{name}: {found['title']} ({found['unit']}; {found['rounds']} rounds)"]
+    lines += [f"  {label:<{width}}  {_figures(row, found['unit'])}" for label, row in found["sides"].items()]
+    return "\n".join([*lines, *(f"  {sentence}" for sentence in found.get("missing", ()))])
+
+
+def _figures(row: dict[str, Any], unit: str) -> str:
+    told = f"{row['median']:.4g} ({row['least']:.4g} to {row['greatest']:.4g})"
+    if "rate" in row:
+        told = f"{row['rate']:.4g} {unit}, round {told} s"
+    if "share_of_ceiling" in row:
+        told += f", {row['share_of_ceiling']:.0%} of matmul ceiling"
+    return told + (f"; ratio {_ratio(row)}" if "ratio" in row else "")
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    return f"{row['ratio']:.2f} ({row['ratio_least']:.2f} to {row['ratio_greatest']:.2f})"
+
+
+def as_markdown(path: Path) -> str:
+    """The file's entries as the README's table; a row a peer, ratios above 1 where ours is better."""
+    lines = ["| measure | ours | peer | ratio (least to greatest) | bar | date, machine |", "|---|---|---|---|---|---|"]
+    for found in read(path).values():
+        (_, ours), *peers = found["sides"].items()
+        where = found["environment"]
+        own = f"{ours.get('rate', ours['median']):.4g} {found['unit']}"
+        if "share_of_ceiling" in ours:
+            own += f", {ours['share_of_ceiling']:.0%} of the ceiling"
+        for label, peer in peers or [("-", None)]:
+            theirs = f"{label}: {peer.get('rate', peer['median']):.4g}" if peer else "-"
+            place = f"{where['date']}, {where['device']}, {where['commit']}"
+            cells = found["title"], own, theirs, _ratio(peer) if peer else "-", found["bar"], place
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""Recipes by name, and the shapes of their batches without opening the data."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssljax import text, vision
+from ssljax.experiment import Experiment
+from ssljax.types import BadInputError, Batch
+
+# training pictures, and their shape where all have one
+KNOWN_SETS = {
+    "tfds:imagenet2012": (1_281_167, None),
+    "tfds:cifar10": (50_000, (32, 32, 3)),
+    "tfds:cifar100": (50_000, (32, 32, 3)),
+    "embedded:fashion_mnist": (12_000, (28, 28, 1)),
+}
+
+
+class Stretch(NamedTuple):
+    """A part of a run with batches of one shape.
+
+    Attributes:
+        label: what tells it from the others.
+        steps: updates.
+        batch: names -> `jax.ShapeDtypeStruct`s [B, ...].
+    """
+
+    label: str
+    steps: int
+    batch: Batch
+
+    @property
+    def batch_size(self) -> int:
+        """B, global."""
+        return next(iter(self.batch.values())).shape[0]
+
+
+class Recipe(NamedTuple):
+    """A recipe on paper.
+
+    Attributes:
+        config: its options.
+        experiment: what they build.
+        examples: a pass over the data; None where the recipe counts in updates.
+        stretches: in order.
+    """
+
+    config: Any
+    experiment: Experiment
+    examples: int | None
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in a pass; 1 where the recipe counts in updates."""
+        return 1 if self.examples is None else self.examples // self.experiment.batch_size
+
+
+def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | None = None, examples: int = 0) -> Recipe:
+    """The recipe of `experiments/NAME.py` below the present directory; its data is not opened.
+
+    Args:
+        name: of the module.
+        options: as on its command line, such as ("--batch-size", "1024").
+        overrides: fields of its config -> values, over the options.
+        examples: pictures in a pass; 0: those of the sets that are known.
+
+    Raises:
+        BadInputError: no such recipe, options that do not fit together, or data that is not known.
+    """
+    import tyro
+
+    module = load(name)
+    config = tyro.cli(module.Config, args=list(options), prog=f"ssljax plan {name} ... --")
+    held = {key: tuple(value) if isinstance(value, list) else value for key, value in (overrides or {}).items()}
+    config = dataclasses.replace(config, **held)
+    experiment = module.build(config)
+    if isinstance(config, text.TextConfig):
+        phases = text.read_phases(config)
+        stretches = tuple(Stretch(f"length {p.length}", p.steps, text.batch_shapes(p)) for p in phases)
+        return Recipe(config, experiment, None, stretches)
+    if not isinstance(config, vision.PictureConfig):
+        raise BadInputError(f"{name}: a plan can be made for recipes on pictures or text.")
+    count, shape = _pictures(config, experiment, examples)
+    batch = {"image": jax.ShapeDtypeStruct((experiment.batch_size, *shape), np.uint8)}
+    steps, _ = experiment.length(count // experiment.batch_size)
+    return Recipe(config, experiment, count, (Stretch(f"size {shape[-2]}", steps, batch),))
+
+
+def load(name: str) -> Any:
+    """The module of a recipe, from the folder `experiments` of the present directory or of the Python path.
+
+    Raises:
+        BadInputError: there is none of that name.
+    """
+    if name.isidentifier():
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            module = importlib.import_module(f"experiments.{name}")
+        except ModuleNotFoundError as error:
+            if error.name not in ("experiments", f"experiments.{name}"):
+                raise
+        else:
+            if hasattr(module, "Config") and hasattr(module, "build"):
+                return module
+    names = ", ".join(_names()) or "none: stand in the directory that holds the folder experiments"
+    raise BadInputError(f"there is no recipe experiments/{name}.py; there are {names}.")
+
+
+def _names() -> list[str]:
+    paths = sorted(Path("experiments").glob("[!_]*.py"))
+    return [path.stem for path in paths if "\ndef build(" in path.read_text()]
+
+
+def _pictures(config: Any, experiment: Experiment, examples: int) -> tuple[int, tuple[int, ...]]:
+    """Pictures in a pass, and the shape of one as the loader yields it."""
+    count, shape = KNOWN_SETS.get(config.data, (0, None))
+    view = experiment.views.view_1
+    if view.scale is None:  # two crops were made on the host
+        shape = (2, view.size, view.size, 3)
+    if not (examples or count):
+        raise BadInputError(f"data={config.data!r}: how many pictures it has is not known; give --examples.")
+    if shape is None:
+        known = ", ".join(name for name, (_, shape) in KNOWN_SETS.items() if shape)
+        raise BadInputError(f"data={config.data!r}: the pictures' size is not known; plan with --data one of {known}.")
+    return examples or count, shape
