@@ -19,7 +19,7 @@ def sides(gpu: bool, size: str, length: int) -> list[Side]:
     return [
         Side("ssljax", ours, {**options, "size": size}),
         Side("transformers eager", peer, theirs),
-        Side("transformers compiled", peer, {**theirs, "compile": True}),
+        Side("transformers compiled", peer, {**theirs, "inductor": True}),
     ]
 
 
@@ -80,7 +80,7 @@ def ours(size: str, length: int, batch: int, steps: int, gpu: bool) -> Ready:
     return jax_steps(method, lambda key, **batch: batch, optimizer, arrays, steps=steps, work=batch * length)
 
 
-def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, compile: bool = False) -> Ready:
+def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, inductor: bool = False) -> Ready:
     """The same step by transformers and torch's AdamW; its vocabulary's logits are those of all tokens."""
     torch, transformers = need("torch"), need("transformers")
     place = "cuda" if gpu else "cpu"
@@ -103,7 +103,7 @@ def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, 
         "labels": labels,
         "next_sentence_label": arrays["is_random"].long(),
     }
-    run = compiled(net, gpu) if compile else net
+    run = compiled(net, gpu) if inductor else net
 
     def step():
         with autocast(gpu):

@@ -73,7 +73,7 @@ def _watch(child: Child, page: Page, last: int) -> np.ndarray:
     return np.array(samples).reshape(-1, 3)
 
 
-def save_cost(megabytes: int, folder: Path, times: int = 5) -> dict[str, Any]:
+def save_cost(megabytes: int, folder: Path, times: int = 21) -> dict[str, Any]:
     """Save a state of so many megabytes, a few times.
 
     Args:

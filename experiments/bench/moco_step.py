@@ -23,7 +23,7 @@ def _sides(options: dict[str, Any]) -> list[Side]:
     return [
         Side("ssljax", ours, options),
         Side("PyTorch eager", peer, options),
-        Side("torch.compile", peer, {**options, "compile": True}),
+        Side("torch.compile", peer, {**options, "inductor": True}),
     ]
 
 
@@ -62,10 +62,10 @@ def ours(depth: int, size: int, batch: int, steps: int, gpu: bool) -> Ready:
     return jax_steps(method, lambda key, **batch: batch, optimizer, views, steps=steps, work=batch)
 
 
-def peer(depth: int, size: int, batch: int, steps: int, gpu: bool, compile: bool = False) -> Ready:
+def peer(depth: int, size: int, batch: int, steps: int, gpu: bool, inductor: bool = False) -> Ready:
     """The same step in PyTorch, images channels-last."""
     torch = need("torch")
-    step = torch_step(depth, gpu, compile)
+    step = torch_step(depth, gpu, inductor)
     place = "cuda" if gpu else "cpu"
     views = [
         torch.from_numpy(view).permute(0, 3, 1, 2).to(place, memory_format=torch.channels_last)
@@ -74,7 +74,7 @@ def peer(depth: int, size: int, batch: int, steps: int, gpu: bool, compile: bool
     return torch_steps(lambda: step(*views), steps=steps, work=batch, gpu=gpu)
 
 
-def torch_step(depth: int, gpu: bool, compile: bool = False) -> Any:
+def torch_step(depth: int, gpu: bool, inductor: bool = False) -> Any:
     """`(query view, key view) -> loss`, one update of lightly's MoCo; views [B, 3, h, w], channels-last."""
     torch, torchvision, _ = need("torch"), need("torchvision"), need("lightly")
     from lightly.loss import NTXentLoss  # type: ignore[import-not-found]
@@ -92,7 +92,7 @@ def torch_step(depth: int, gpu: bool, compile: bool = False) -> Any:
     utils.deactivate_requires_grad(key)
     criterion = NTXentLoss(TEMPERATURE, memory_bank_size=(QUEUE, 128)).to(place)
     optimizer = torch.optim.SGD(query.parameters(), RATE, 0.9, weight_decay=DECAY)
-    run_query, run_key = (compiled(net, gpu) if compile else net for net in (query, key))
+    run_query, run_key = (compiled(net, gpu) if inductor else net for net in (query, key))
 
     def step(first, second):
         utils.update_momentum(query, key, MOMENTUM)

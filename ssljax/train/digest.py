@@ -1,18 +1,15 @@
 """64 bits that tell whether an array is, bit for bit, what it was; the same however it is laid out over devices."""
 
-import functools
-import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xxhash
 from jax.experimental import multihost_utils
 
 from ssljax.types import Array
 
-_BLOCK = 1 << 16  # 8-byte words at a time: they, their keys and a buffer stay in a core's second-level cache
-_FEW = 1 << 14  # bytes: no more than these are BLAKE2b's alone
 _SPREAD = "spread:"
 
 
@@ -30,7 +27,7 @@ def digest(array: Any, like: str = "") -> str:
             has the whole (`spread`), and then so is the result.
 
     >>> digest(np.float32([1, 2])), digest(np.float32([2, 1]))
-    ('0a108fd7267a5566', '9427b7528bf8c998')
+    ('4de8d78f7134f4b7', '69e0f7f8f6c16ba5')
     """
     if like.startswith(_SPREAD):
         return spread_text(spread(jnp.asarray(array)))
@@ -38,37 +35,8 @@ def digest(array: Any, like: str = "") -> str:
 
 
 def whole(array: np.ndarray) -> str:
-    """Of an array in this host's memory: at 5 GB/s on one core, for the most part without the interpreter's lock.
-
-    A small array is BLAKE2b's alone. Else each 8-byte word goes through a bijection that its place in its block
-    chooses; the results are added up modulo 2**64, and so are the squares of their upper halves. BLAKE2b then
-    condenses the sums of all blocks. One changed word always changes its block's first sum; other damage stays
-    unseen about once in 2**60 times.
-    """
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    if data.size <= _FEW:
-        return hashlib.blake2b(data.data, digest_size=8).hexdigest()
-    words = data[: data.size // 8 * 8].view(np.uint64)
-    condensed, mixed, keys = hashlib.blake2b(digest_size=8), np.empty(min(_BLOCK, words.size), np.uint64), _keys()
-    for start in range(0, words.size, _BLOCK):
-        part = words[start : start + _BLOCK]
-        h = mixed[: part.size]
-        np.right_shift(part, np.uint64(29), out=h)
-        np.bitwise_xor(h, part, out=h)
-        np.multiply(h, keys[: part.size], out=h)
-        sums = [np.add.reduce(h)]
-        np.right_shift(h, np.uint64(32), out=h)
-        np.multiply(h, h, out=h)
-        condensed.update(np.array([*sums, np.add.reduce(h)], "<u8").tobytes())
-    condensed.update(data[words.size * 8 :].data)
-    return condensed.hexdigest()
-
-
-@functools.cache
-def _keys() -> np.ndarray:
-    # odd, so that multiplying by them is a bijection; BLAKE2b's, so that they stay what they are
-    blocks = (hashlib.blake2b(np.uint64(n).tobytes()).digest() for n in range(_BLOCK // 8))
-    return np.frombuffer(b"".join(blocks), "<u8") | np.uint64(1)
+    """XXH3's 64 bits of an array in this host's memory: as fast as memory is read, without the interpreter's lock."""
+    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
 @jax.jit

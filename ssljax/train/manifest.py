@@ -17,7 +17,7 @@ from ssljax.train.store import CHANGES_AT_COMMIT
 from ssljax.types import BadInputError
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 _OPENING, _MIDDLE, _CLOSING = b'{"blake2b": "', b'", "manifest": ', b"}\n"
 _LARGEST = 64 * 2**20  # bytes; no manifest comes near it
 _SMALL = 2**20
@@ -98,8 +98,9 @@ def refuse_misfit(directory: epath.Path, body: dict[str, Any], wanted: dict[str,
     Raises:
         BadInputError: names the first leaf that differs in dtype or shape, or that only one of the two has.
     """
-    if body["format"] > FORMAT:
-        raise BadInputError(f"{directory} was saved by a newer ssljax (format {body['format']}); install that one.")
+    if body["format"] != FORMAT:
+        age = "a newer" if body["format"] > FORMAT else "an older"
+        raise BadInputError(f"{directory} was saved by {age} ssljax (format {body['format']}); install that one.")
     here = {name: kind(leaf) for name, leaf in wanted.items()}
     there = {name: entry[0] for name, entry in body["leaves"].items()}
     for name in sorted(here.keys() | there.keys()):
