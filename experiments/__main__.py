@@ -12,11 +12,14 @@ from ssljax import rows
 HERE = Path(__file__).parent
 
 
-def faults_table() -> str:
-    """What `python -m experiments.bench.faults` has recorded, for the README."""
-    from experiments.bench import faults
+def tables() -> dict[str, str]:
+    """The README's other tables by the name that marks their place: what the benchmarks have recorded."""
+    from experiments.bench import faults, table
 
-    return faults.as_markdown(faults.RESULTS) if faults.RESULTS.exists() else "Not run."
+    return {
+        "faults": faults.as_markdown(faults.RESULTS) if faults.RESULTS.exists() else "Not run.",
+        "bench": table.as_markdown(sorted((HERE / "results").glob("bench-*.json"))),
+    }
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +30,10 @@ def main(arguments: list[str]) -> None:
     if arguments:
         rows.write(HERE, found)
         readme = HERE.parent / "README.md"
-        readme.write_text(rows.with_table(readme.read_text(), faults_table(), "faults"))
+        text = readme.read_text()
+        for name, table in tables().items():
+            text = rows.with_table(text, table, name)
+        readme.write_text(text)
     print(rows.as_text(found))
 
 

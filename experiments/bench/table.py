@@ -84,10 +84,10 @@ def _ratio(row: dict[str, Any]) -> str:
     return f"{row['ratio']:.2f} ({row['ratio_least']:.2f} to {row['ratio_greatest']:.2f})"
 
 
-def as_markdown(path: Path) -> str:
-    """The file's entries as the README's table; a row a peer, ratios above 1 where ours is better."""
+def as_markdown(paths: Sequence[Path]) -> str:
+    """The files' entries as the README's table; a row a peer, ratios above 1 where ours is better."""
     lines = ["| measure | ours | peer | ratio (least to greatest) | bar | date, machine |", "|---|---|---|---|---|---|"]
-    for found in read(path).values():
+    for found in [entry for path in paths for entry in read(path).values()]:
         (_, ours), *peers = found["sides"].items()
         where = found["environment"]
         own = f"{ours.get('rate', ours['median']):.4g} {found['unit']}"
@@ -98,4 +98,4 @@ def as_markdown(path: Path) -> str:
             place = f"{where['date']}, {where['device']}, {where['commit']}"
             cells = found["title"], own, theirs, _ratio(peer) if peer else "-", found["bar"], place
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "Not run."

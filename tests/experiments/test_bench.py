@@ -133,7 +133,7 @@ def test_the_file_keeps_other_entries_and_becomes_the_readmes_table(tmp_path):
     for name in ("one", "two", "one"):
         table.put(path, name, table.entry(sides, [], "images/s") | told)
     assert list(json.loads(path.read_text())) == ["one", "two"]
-    lines = table.as_markdown(path).splitlines()
+    lines = table.as_markdown([path]).splitlines()
     assert len(lines) == 4
     assert lines[2] == lines[3]
     assert lines[2] == (

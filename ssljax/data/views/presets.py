@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from ssljax.data.views.view import TwoViews, View
+from ssljax.data.views.recipe import View
+from ssljax.data.views.view import TwoViews
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
