@@ -30,7 +30,7 @@ def _both(view, images, seed):
     keys = jax.random.split(jax.random.key(seed), len(images))
 
     def one(apply):
-        return lambda pair: apply(pair[1], draw(pair[0], *images.shape[1:3], view), view)
+        return lambda pair: apply(pair[1], draw(pair[0], images.shape[1], images.shape[2], view), view)
 
     together = jax.jit(jax.vmap(one(at_once.apply)))((keys, images))
     return together, jax.jit(lambda pairs: jax.lax.map(one(in_turn.apply), pairs))((keys, images))
@@ -78,5 +78,5 @@ def test_views_of_large_images_are_the_same_on_every_mesh(large_views, each_mesh
     images = sharding.shard(jnp.asarray(_images(8, 99, 97, 3)))
     ours = views.augment(jax.random.key(3), images, LARGE)
     if each_mesh:
-        assert ours.sharding.spec[0] == sharding.DATA
+        assert len(ours.addressable_shards) == each_mesh
     np.testing.assert_allclose(ours, large_views, atol=2e-5, rtol=0)
