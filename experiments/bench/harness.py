@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 EXTRA = "oracles"
 NEED_TORCHVISION = ("lightly", "torchvision", "transformers")
 SETTLE = 0.2  # seconds for the threads of the side before to fall asleep
+HUGE_PAGES = "glibc.malloc.hugetlb=1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -95,12 +96,17 @@ def need(library: str) -> Any:
 
 
 def pin(cores: int) -> None:
-    """Keep this process, and those that it starts, to the first so many of its cores and as many threads."""
+    """Keep this process, and those that it starts, to the first so many of its cores and as many threads.
+
+    Every side also gets its large arrays in huge pages (glibc's own switch, read as a process starts): what a step
+    frees goes back to the system, and fetching it again by 4 KiB took a seventh of MoCo's step (1.68 against 1.45 s).
+    """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     os.environ.update(dict.fromkeys(THREADS, str(cores)))
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # two processes share a GPU
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    os.environ["GLIBC_TUNABLES"] = HUGE_PAGES
 
 
 def compare(sides: Sequence[Side], rounds: int, warm: int = 1) -> tuple[list[Measured], list[str]]:

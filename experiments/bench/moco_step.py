@@ -11,7 +11,7 @@ QUEUE, MOMENTUM, TEMPERATURE, RATE, DECAY = 4096, 0.99, 0.1, 0.06, 5e-4
 
 def cifar(gpu: bool) -> list[Side]:
     """ResNet-18 with the CIFAR stem at 32 x 32."""
-    return _sides({"depth": 18, "size": 32, "batch": 512 if gpu else 64, "steps": 20 if gpu else 1, "gpu": gpu})
+    return _sides({"depth": 18, "size": 32, "batch": 512 if gpu else 64, "steps": 20 if gpu else 3, "gpu": gpu})
 
 
 def imagenet(gpu: bool) -> list[Side]:

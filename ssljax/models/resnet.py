@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ssljax.models.convolution import conv_general_dilated
 from ssljax.models.from_linen import from_linen
 from ssljax.models.norm import BatchNorm
 from ssljax.types import Array, BadInputError, Encoder
@@ -109,6 +110,7 @@ def _conv(features: int, kernel: int, stride: int, dtype: Any, name: str) -> nn.
         use_bias=False,
         dtype=dtype,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 

@@ -1,0 +1,112 @@
+"""3x3 convolutions of stride 1: what a CPU does is what XLA's own convolution does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from ssljax import sharding
+from ssljax.models import convolution
+
+SHAPES = [(4, 8, 8, 24, 32), (7, 5, 6, 32, 24), (1, 1, 1, 24, 24), (2, 9, 3, 40, 40), (6, 32, 32, 64, 64)]
+
+
+def drawn(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    batch, height, width, channels, features = shape
+    x = rng.standard_normal((batch, height, width, channels), np.float32)
+    kernel = rng.standard_normal((3, 3, channels, features), np.float32) / 10
+    return x, kernel, rng.standard_normal((batch, height, width, features), np.float32)
+
+
+def plain(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def with_gradients(convolve):
+    def run(x, kernel, cotangent):
+        result, back = jax.vjp(convolve, x, kernel)
+        return result, *back(cotangent)
+
+    return jax.jit(run)
+
+
+def assert_close(ours, theirs):
+    for our, their in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(our, their, rtol=0, atol=1e-5 * np.abs(their).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_values_and_gradients_are_those_of_xlas_convolution(shape):
+    arrays = drawn(shape)
+    assert_close(with_gradients(convolution.convolve)(*arrays), with_gradients(plain)(*arrays))
+
+
+def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh):
+    x, kernel, cotangent = map(jnp.asarray, drawn((16, 6, 6, 24, 24)))
+    theirs = [np.asarray(each) for each in with_gradients(plain)(x, kernel, cotangent)]
+    if each_mesh:
+        x, cotangent, kernel = sharding.shard(x), sharding.shard(cotangent), sharding.gather(kernel)
+    ours = with_gradients(convolution.convolve)(x, kernel, cotangent)
+    if each_mesh:
+        assert [len(each.addressable_shards) for each in ours] == [each_mesh] * 3
+        assert ours[2].is_fully_replicated
+    assert_close(ours, theirs)
+
+
+def test_it_can_be_mapped_and_a_gradient_taken_of_each_image():
+    x, kernel, cotangent = drawn((3, 5, 5, 24, 24))
+
+    def gradients(convolve):
+        one = jax.grad(lambda kernel, x, g: (convolve(x[None], kernel)[0] * g).sum())
+        return jax.jit(jax.vmap(one, (None, 0, 0)))(kernel, x, cotangent)
+
+    assert_close(gradients(convolution.convolve), gradients(plain))
+
+
+def primitives(function, *args):
+    return str(jax.make_jaxpr(function)(*args))
+
+
+@pytest.mark.parametrize("option", ["dtype", "stride", "padding", "kernel", "channels", "groups", "dilation"])
+def test_every_other_convolution_is_xlas_own(option):
+    x, kernel, _ = drawn((2, 8, 8, 24, 24))
+    strides, padding, options = (1, 1), [(1, 1)] * 2, {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    match option:
+        case "dtype":
+            x, kernel = jnp.bfloat16(x), jnp.bfloat16(kernel)
+        case "stride":
+            strides = (2, 2)
+        case "padding":
+            padding = [(0, 0)] * 2
+        case "kernel":
+            kernel = kernel[:1, :1]
+        case "channels":
+            x, kernel = x[..., :3], kernel[:, :, :3]
+        case "groups":
+            kernel, options = kernel[:, :, :12], options | {"feature_group_count": 2}
+        case _:
+            options |= {"rhs_dilation": (2, 2)}
+    ours = functools.partial(convolution.conv_general_dilated, strides=strides, padding=padding, **options)
+    theirs = functools.partial(lax.conv_general_dilated, window_strides=strides, padding=padding, **options)
+    assert primitives(ours, x, kernel) == primitives(theirs, x, kernel)
+
+
+def test_only_a_cpu_takes_the_special_path(monkeypatch):
+    x, kernel, _ = drawn((2, 8, 8, 24, 24))
+
+    def ours(x, kernel):
+        options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return convolution.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, **options)
+
+    assert "custom_vjp" in primitives(ours, x, kernel)
+    # compiled on a CPU for a TPU it is a plain convolution
+    text = jax.jit(ours).trace(x, kernel).lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("stablehlo.convolution") == 1
+    assert "dot_general" not in text
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    # another function object: JAX keeps what it has traced
+    assert primitives(lambda *both: ours(*both), x, kernel) == primitives(plain, x, kernel)
