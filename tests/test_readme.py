@@ -23,4 +23,5 @@ def test_named_files_and_modules_exist():
     for path in re.findall(r"`((?:ssljax|experiments)/[\w./]+)`", README) + re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / path).exists(), path
     for module in re.findall(r"python -m (experiments(?:\.\w+)+)", README):
-        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+        place = ROOT / module.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
