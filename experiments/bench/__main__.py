@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.bench import bert_step, fresh, harness, machine, moco_epoch, moco_step, table, text_data, views
+from experiments.bench import bert_step, fresh, harness, machine, moco_epoch, moco_step, packed, table, text_data, views
 
 RESULTS = Path("experiments") / "results"
 
@@ -77,6 +77,7 @@ BENCHES = {
     "views": Bench(
         "MoCo v2's two views at 224", "images/s", (">= 2", "<= 2 % of a step"), lambda gpu, config: views.sides(gpu)
     ),
+    "packed": Bench("pictures read and cropped on the host", "images/s", ("-", "-"), lambda gpu, c: packed.sides(gpu)),
     "moco_resnet50": Bench(
         "MoCo v2 step, ResNet-50 at 224",
         "images/s",

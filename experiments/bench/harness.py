@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import os
 import statistics
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -182,18 +183,20 @@ def _answer(side: Side, pipe: Any) -> dict[str, Any]:
 
 def _serve(pipe: Any, side: Side) -> None:
     """A side's process: sets up, answers, then does a round whenever it is told to, until the driver is gone."""
-    try:
-        ready = side.start(**side.options)
-        pipe.send({"work": ready.work, "flops": ready.flops, "facts": ready.facts})
-        while True:
-            pipe.recv()
-            began = time.perf_counter()
-            value = ready.round()
-            spent = time.perf_counter() - began
-            pipe.send({"value": spent if value is None else value})
-    except EOFError:
-        return
-    except MissingPeerError as error:
-        pipe.send({"missing": str(error)})
-    except BaseException:
-        pipe.send({"failed": traceback.format_exc()})
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        tempfile.tempdir = folder  # what the side leaves goes with it
+        try:
+            ready = side.start(**side.options)
+            pipe.send({"work": ready.work, "flops": ready.flops, "facts": ready.facts})
+            while True:
+                pipe.recv()
+                began = time.perf_counter()
+                value = ready.round()
+                spent = time.perf_counter() - began
+                pipe.send({"value": spent if value is None else value})
+        except EOFError:
+            return
+        except MissingPeerError as error:
+            pipe.send({"missing": str(error)})
+        except BaseException:
+            pipe.send({"failed": traceback.format_exc()})

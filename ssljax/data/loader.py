@@ -21,6 +21,7 @@ from ssljax.data.workers import in_processes, take
 from ssljax.types import Array, BadInputError
 
 THREADS = 16
+AHEAD = 16
 
 
 def batches(
@@ -50,7 +51,9 @@ def batches(
         fields: of the records, such as ("image", "label").
         resident_bytes: a set without a transform lies on the devices, split over them, where each one's share is at
             most this; None: `resident.budget()`, 0 always streams.
-        workers: processes that read and transform; 0 uses threads.
+        workers: processes that read and transform; 0 uses threads. Of a streamed set so many records are held ahead
+            of the present batch: two batches' rows of this process; with workers three of them, however many workers
+            there are, and two more a worker. A batch counts as `AHEAD` rows at least.
         undrawn: of a set that lies on the devices give what `resident.take` draws a batch from instead of the batch,
             so that a compiled step can do it.
 
@@ -157,11 +160,13 @@ def _streamed_batches(
 
     rows = local_rows(batch_size)
     read = functools.partial(_read_streamed, source, transform, seed, batch_size, steps.start, rows)
-    ahead = 2 * len(rows)
-    threads = grain.ReadOptions(2 if workers else THREADS, prefetch_buffer_size=max(THREADS, ahead))
+    ahead = max(AHEAD, len(rows))
+    # each worker's threads hold a share, its queue another, and the parent's side of that queue the third
+    share = -(-ahead // max(workers, 1))
+    threads = grain.ReadOptions(2, share) if workers else grain.ReadOptions(THREADS, 2 * ahead)
     records = grain.MapDataset.range(len(steps) * len(rows)).map(read).to_iter_dataset(threads)
     if workers:
-        records = in_processes(records, workers, ahead)
+        records = in_processes(records, workers, share)
     iterator = iter(records)
     try:
         for step in steps:

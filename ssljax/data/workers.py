@@ -10,12 +10,12 @@ from ssljax.data.sources import name_of, told
 from ssljax.types import BadInputError
 
 
-def in_processes(records: Any, workers: int, ahead: int) -> Any:
-    """Let `workers` processes evaluate a grain dataset of records, about `ahead` of them in advance."""
+def in_processes(records: Any, workers: int, share: int) -> Any:
+    """Let `workers` processes evaluate a grain dataset of records, each up to twice `share` of them in advance."""
     import grain
 
     _mark_flags_parsed()
-    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=-(-ahead // workers))
+    options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=share)
     return records.mp_prefetch(options, worker_init_fn=_end_with_parent)
 
 

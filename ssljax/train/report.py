@@ -18,6 +18,10 @@ from ssljax.train.report_style import CSS
 NO_FIGURE = "\N{EN DASH}"
 LABELS = {"knn": "kNN", "linear_10_per_class": "linear, 10 per class", "moco": "MoCo", "simclr": "SimCLR"}
 LOWER_IS_BETTER = {"perplexity"}
+SPEED = {
+    "Waiting for data, share of the time": {"input_wait": "waiting"},
+    "The host's own time between two dispatches, ms": {"host_gap_ms": "median"},
+}
 CHARTS = {
     "Loss": {"loss": "loss"},
     "Pretext accuracy, per cent": {"pretext_top1": "top-1", "pretext_top5": "top-5"},
@@ -46,7 +50,7 @@ class Report:
         figures: (caption, PNG) pairs of the experiment's own.
         environment: `{name: value}`; "seconds" is shown as hours and minutes.
         embedding_dim: D of the embeddings whose deviation is in the metrics, for the 1 / sqrt(D) line.
-        charts: `{caption: {metric: label}}`, the curves to draw of `metrics`.
+        charts: `{caption: {metric: label}}`, the curves to draw of `metrics`; those of `SPEED` follow.
         results_note: what the figures of `results` are.
         tables: (title, header, rows) of strings, each a section of its own.
     """
@@ -182,7 +186,7 @@ def _series(metrics, name: str) -> tuple[list[float], list[float]] | None:
 
 def _curves(report: Report) -> str:
     charts = []
-    for caption, names in report.charts.items():
+    for caption, names in {**report.charts, **SPEED}.items():
         drawn = {label: found for name, label in names.items() if (found := _series(report.metrics, name))}
         width = report.embedding_dim if "embedding_std" in names else None
         level = ("1/√D, spread over the sphere", width**-0.5) if width else None

@@ -54,7 +54,8 @@ def train_step(
     aux, grads = layout.like(aux, state.aux), layout.like(grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    aux = method.after_update(params, aux, state.step)
+    # what follows split parameters may lie whole itself
+    aux = layout.like(method.after_update(params, aux, state.step), state.aux)
     grad_norm, step = optax.tree.norm(grads), state.step + 1
     guard, (params, aux, opt_state) = admit(
         state.guard,

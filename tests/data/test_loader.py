@@ -1,4 +1,5 @@
 import functools
+import time
 
 import jax
 import numpy as np
@@ -218,3 +219,31 @@ def test_any_random_access_source_will_do():
         (batch,) = batches(records, batch_size=6, num_steps=1, resident_bytes=resident_bytes)
         assert sorted(np.asarray(batch["image"])[:, 0, 0, 0]) == list(range(6))
     assert isinstance(batch["image"], jax.Array)
+
+
+class Counted:
+    """Records in memory; every read, in whatever process, lengthens a file by a byte."""
+
+    def __init__(self, path, size=400):
+        self.path, self.size = str(path), size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        with open(self.path, "ab") as file:
+            file.write(b".")
+        return {"image": np.full((2, 2, 1), index % 256, np.uint8)}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_reading_ahead_is_bounded(tmp_path, workers):
+    log = tmp_path / "reads"
+    log.touch()
+    drawn = batches(Counted(log), batch_size=16, num_steps=20, resident_bytes=0, workers=workers)
+    for step in range(1, 4):
+        next(drawn)
+        time.sleep(1)  # time enough to read all of it
+        held = log.stat().st_size - 16 * step - 1  # one was read to know the size of a record
+        assert 16 <= held <= (3 * 16 + 2 * workers if workers else 2 * 16)
+    del drawn

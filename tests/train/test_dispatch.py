@@ -73,20 +73,27 @@ def counted(monkeypatch):
     return sizes
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_interrupted_at_any_step_it_ends_the_same(tmp_path, plain, steps, monkeypatch):
+@contextlib.contextmanager
+def stopped(monkeypatch, at):
+    """The run inside is asked to stop at step `at`, and does within a dispatch."""
     boundary = pretraining._Running.boundary
 
     def signalled(running, step, state):
-        if step >= 7:
+        if step >= at:
             monkeypatch.setattr(interruption.Interruption, "due", lambda self, step: True)
         boundary(running, step, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(pretraining._Running, "boundary", signalled)
-        with pytest.raises(interruption.Interrupted, match=r"Stopped at step [79], saved"):
-            run(tmp_path, dense.recipe(), steps_per_dispatch=steps)
+        with pytest.raises(interruption.Interrupted, match=rf"Stopped at step ({at}|{at + 2}), saved"):
+            yield
     monkeypatch.undo()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_interrupted_at_any_step_it_ends_the_same(tmp_path, plain, steps, monkeypatch):
+    with stopped(monkeypatch, at=7):
+        run(tmp_path, dense.recipe(), steps_per_dispatch=steps)
     assert_same([row for row in run(tmp_path, dense.recipe(), steps_per_dispatch=5) if row["step"] % 5 == 0], plain)
 
 

@@ -59,6 +59,7 @@ def full_report():
     found = np.stack([images[::-1]] * 6)[:, :4]
     metrics = [{"step": step, "loss": 1 / step, "pretext_top1": 1.0, "pretext_top5": 2.0} for step in (1, 2, 3)]
     metrics[1] |= {"loss": None, "lr": 0.1, "embedding_std": 0.1, "rankme": 3.0, "knn": 40.0}
+    metrics[2] |= {"input_wait": 0.01, "host_gap_ms": 0.2}
     return report.Report(
         title="A <b>title</b> & more",
         description="One.\n\n<script>alert(1)</script>",
@@ -97,7 +98,8 @@ def test_the_whole_page(tmp_path):
     assert page.outside == []
     assert "url(" not in text
     assert "@import" not in text
-    assert text.count("<img ") == 7 + 4
+    assert text.count("<img ") == 7 + 2 + 4
+    assert "Waiting for data" in text
     assert "<script" not in text
     assert "<h1>A &lt;b&gt;title&lt;/b&gt; &amp; more</h1>" in text
     assert "lr &lt;x&gt;" in text

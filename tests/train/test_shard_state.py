@@ -18,7 +18,7 @@ from ssljax.train.state import init_state
 from ssljax.train.step import compile_step
 from ssljax.types import Method
 from tests.methods import test_bert_training
-from tests.train import states, toy
+from tests.train import dense, states, test_dispatch, toy
 
 STEPS = 3
 OPTIMIZERS = {
@@ -131,6 +131,22 @@ def test_checkpoints_fit_either_layout(devices, tmp_path):
             checkpoint.close(checkpoints)
             assert states.same(found, made)
             assert jax.tree.map(lambda leaf: leaf.sharding, found) == jax.tree.map(lambda leaf: leaf.sharding, model)
+
+
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("split_first", [True, False])
+def test_a_run_goes_on_in_the_other_layout(tmp_path, monkeypatch, steps, split_first):
+    options = {"devices": 2, "steps_per_dispatch": steps}
+    whole = test_dispatch.run(tmp_path / "whole", dense.recipe(), **options)
+    with test_dispatch.stopped(monkeypatch, at=7 if steps == 1 else 5):
+        test_dispatch.run(tmp_path / "run", dense.recipe(), shard_state=split_first, **options)
+    monkeypatch.setattr(layout, "SMALLEST", 16)  # which `stopped` has undone
+    rows = test_dispatch.run(tmp_path / "run", dense.recipe(), shard_state=not split_first, **options)
+    rows = [row for row in rows if row["step"] % 5 == 0]
+    assert [row["step"] for row in rows] == [row["step"] for row in whole] == [5, 10, 15, 20]
+    for ours, theirs in zip(rows, whole, strict=True):
+        for name in theirs:
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_the_largest_axis_that_the_devices_divide_is_split(monkeypatch):
