@@ -13,12 +13,14 @@ HERE = Path(__file__).parent
 
 
 def tables() -> dict[str, str]:
-    """The README's other tables by the name that marks their place: what the benchmarks have recorded."""
+    """The README's other tables by the name that marks their place: what benchmarks and plans have recorded."""
+    from experiments import plans
     from experiments.bench import faults, table
 
     return {
         "faults": faults.as_markdown(faults.RESULTS) if faults.RESULTS.exists() else "Not run.",
         "bench": table.as_markdown(sorted((HERE / "results").glob("bench-*.json"))),
+        "plans": plans.as_markdown(plans.RESULTS) if plans.RESULTS.exists() else "Not run.",
     }
 
 

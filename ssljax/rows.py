@@ -44,10 +44,11 @@ def read(directory: Path) -> list[PaperRow]:
         if path.stem.startswith("_"):
             continue
         docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-        results = directory / "results" / f"{path.stem}.json"
-        records = json.loads(results.read_text()) if results.exists() else []
+        fields, results = _fields(docstring), directory / "results" / f"{path.stem}.json"
+        # a tool's results are a table of its own
+        records = json.loads(results.read_text()) if "Ours" in fields and results.exists() else []
         title, *_ = docstring.splitlines()
-        found.append(PaperRow(path.stem, title.rstrip("."), _fields(docstring), records))
+        found.append(PaperRow(path.stem, title.rstrip("."), fields, records))
     return found
 
 

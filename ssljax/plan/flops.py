@@ -72,6 +72,9 @@ def _called(name: str, equation: Any) -> Flops:
     if not parts:
         return Flops()
     if name == "cond":
+        platforms = equation.params.get("branches_platforms")
+        if platforms:  # of `lax.platform_dependent`: the branch that a TPU takes
+            return next(part for part, names in zip(parts, platforms, strict=True) if not names or "tpu" in names)
         return max(parts, key=lambda part: part.total)
     times = equation.params["length"] if name == "scan" else 1
     if name == "shard_map":  # its shapes are one device's

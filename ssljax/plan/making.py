@@ -67,7 +67,7 @@ def make(
         "fits": fits,
         "stretches": parts,
         **totals,
-        "versions": {"jax": jax.__version__, "libtpu": _libtpu()},
+        "versions": versions(),
     }
 
 
@@ -88,6 +88,7 @@ def described(topology: chips.Topology, answer: dict[str, Any], steps: int) -> d
         part["hbm_bytes_per_step"] = answer["hbm_bytes"]
         part["estimate"] = estimate.times(topology, answer, steps)
         part["seconds_compiling"] = answer["seconds"]["compile"]
+        part["processor_seconds_compiling"] = answer["seconds"]["processor"]
     return part
 
 
@@ -97,8 +98,10 @@ def _compile(ask: Callable, request: dict[str, Any], say: Callable[[str], None],
     return ask(request | {"overrides": overrides})
 
 
-def _libtpu() -> str:
+def versions() -> dict[str, str]:
+    """Of what compiles."""
     try:
-        return importlib.metadata.version("libtpu")
+        libtpu = importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:
-        return "none"
+        libtpu = "none"
+    return {"jax": jax.__version__, "libtpu": libtpu}

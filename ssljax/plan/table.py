@@ -39,7 +39,7 @@ def _times(part: dict[str, Any]) -> list[str]:
         f"  estimated steps/s: {guess['steps_per_second_at_bound']:.2f} at that bound, "
         f"{guess['steps_per_second_realistic']:.2f} at {share:.0%} of it, a guess at what is realistic",
         f"  estimated time at the latter: {guess['hours']:,.1f} hours, {guess['chip_hours']:,.0f} chip-hours",
-        f"  compiled in {part['seconds_compiling']:.0f} s",
+        f"  compiled in {part['seconds_compiling']:.0f} s, {part['processor_seconds_compiling']:.0f} s of one core",
     ]
 
 

@@ -1,6 +1,9 @@
 """Bytes that a compiled step moves between a chip and its memory: an estimate from the program's text."""
 
+import re
+
 from ssljax.plan import hlo
+from ssljax.plan.collectives import KINDS
 
 _FREE = {
     "after-all",
@@ -70,12 +73,26 @@ def _copied(instruction: hlo.Instruction) -> float:
 
 def _fusion(program: hlo.Program, instruction: hlo.Instruction, by_name: dict[str, hlo.Instruction]) -> float:
     inside = program.computations.get(instruction.called[0], []) if instruction.called else []
-    total = _written(program, inside, instruction)
+    results, operands = _under_way(inside, instruction)
+    kept = sum(buffer.size for number, buffer in enumerate(instruction.buffers) if number in results and buffer.in_hbm)
+    total = _written(program, inside, instruction) - kept
     for number, operand in enumerate(instruction.operands):
         whole = _hbm(by_name.get(operand))
-        if whole:
+        if whole and number not in operands:
             total += min(whole, _read(program, inside, number))
     return total
+
+
+def _under_way(inside: list[hlo.Instruction], instruction: hlo.Instruction) -> tuple[set[int], set[int]]:
+    """Numbers of the results and operands that a collective holds while it goes on beside other work.
+
+    Such a collective stands in every fusion that runs meanwhile, and its arrays are handed from one to the next; the
+    fusion that starts it has them as new results, so that they count there.
+    """
+    if not any(each.opcode in KINDS for each in inside):
+        return set(), set()
+    pairs = re.findall(r"\{(\d*)\}: \((\d+), \{\}", instruction.text)
+    return {int(result or 0) for result, _ in pairs}, {int(operand) for _, operand in pairs}
 
 
 def _read(program: hlo.Program, inside: list[hlo.Instruction], number: int) -> float:

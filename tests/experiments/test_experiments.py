@@ -16,7 +16,14 @@ from ssljax import cli, experiment, rows, workdirs
 
 ROOT = Path(__file__).parents[2]
 NAMES = [path.stem for path in sorted((ROOT / "experiments").glob("[!_]*.py"))]
-TOOLS = {"bert_prepare", "glue", "pack_images", "squad"}  # no pre-training: tests of their own
+TOOLS = {
+    "bert_prepare",
+    "glue",
+    "pack_images",
+    "plans",
+    "plans_scaling",
+    "squad",
+}  # no pre-training: tests of their own
 RUNS = [name for name in NAMES if name not in TOOLS]
 
 SHRUNK = {

@@ -1,5 +1,7 @@
 """Operations against counts made by hand, and against the published ones of ResNet-50 and BERT-base."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +70,15 @@ def test_on_devices_the_whole_is_counted():
     mapped = jax.shard_map(lambda x: x @ x.T, in_specs=spec, out_specs=spec)
     with jax.set_mesh(mesh):
         assert count(lambda x: mapped(jax.reshard(x, spec)), shaped(8, 3)).total == 4 * (2 * 2 * 3 * 2)
+
+
+@pytest.mark.parametrize(("parts", "products"), [({"cpu": 3, "default": 1}, 1), ({"tpu": 2, "default": 3}, 2)])
+def test_of_what_depends_on_the_platform_a_tpus_part_counts(parts, products):
+    def times(count):
+        return lambda x: functools.reduce(jnp.matmul, [x] * (count + 1))
+
+    found = count(lambda x: jax.lax.platform_dependent(x, **{k: times(n) for k, n in parts.items()}), shaped(4, 4))
+    assert found.total == products * 2 * 4**3
 
 
 def test_float32_at_the_highest_precision_is_six_products():

@@ -136,3 +136,37 @@ def test_of_an_array_that_is_sliced_the_slice_moves():
     add = 2 * row  # one operand and the result; the other lies in the scratchpad
     store = row + row  # the new row is read and written, the others stay
     assert traffic.hbm_bytes(hlo.parse(SLICED)) == read_and_write_a_row + copy + add + store
+
+
+OVERLAPPED = """\
+%start (param_0: f32[8,64]) -> (f32[8,64], f32[64,64]) {
+  %param_0 = f32[8,64]{1,0} parameter(0)
+  %all-gather.1 = f32[64,64]{1,0} all-gather(%param_0), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %custom-call.1 = (f32[8,64]{1,0:S(1)}, f32[64,64]{1,0}) custom-call(%all-gather.1)
+}
+
+%beside (param_0.1: f32[8,64], param_1.1: f32[64,64], param_2.1: f32[16]) -> (f32[16], f32[8,64], f32[64,64]) {
+  %param_0.1 = f32[8,64]{1,0:S(1)} parameter(0)
+  %param_1.1 = f32[64,64]{1,0} parameter(1)
+  %param_2.1 = f32[16]{0} parameter(2)
+  %negate.1 = f32[16]{0} negate(%param_2.1)
+  %all-gather.2 = f32[64,64]{1,0} all-gather(%param_0.1), channel_id=1, replica_groups=[1,8]<=[8], dimensions={0}
+  ROOT %tuple.1 = (f32[16]{0}, f32[8,64]{1,0:S(1)}, f32[64,64]{1,0}) tuple(%negate.1, %param_0.1, %param_1.1)
+}
+
+ENTRY %main (a: f32[8,64], b: f32[16]) -> f32[16] {
+  %a = f32[8,64]{1,0} parameter(0)
+  %b = f32[16]{0} parameter(1)
+  %start.1 = (f32[8,64]{1,0:S(1)}, f32[64,64]{1,0}) fusion(%a), kind=kCustom, calls=%start
+  %get-tuple-element.1 = f32[8,64]{1,0:S(1)} get-tuple-element(%start.1), index=0
+  %get-tuple-element.2 = f32[64,64]{1,0} get-tuple-element(%start.1), index=1
+  ROOT %fusion.1 = (f32[16]{0}, f32[8,64]{1,0:S(1)}, f32[64,64]{1,0}) fusion(%get-tuple-element.1, \
+%get-tuple-element.2, %b), kind=kOutput, output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%beside
+}
+"""
+
+
+def test_a_collective_beside_other_work_moves_its_arrays_once():
+    start = 8 * 64 * 4 + 64 * 64 * 4  # what is gathered is read, the result written
+    negation = 2 * 16 * 4
+    assert traffic.hbm_bytes(hlo.parse(OVERLAPPED)) == start + negation

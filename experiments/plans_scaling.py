@@ -1,0 +1,145 @@
+"""How far MoCo v2 and BERT-large scale: bytes on the wire from 8 to 1,024 chips, and the batch that they ask for.
+
+The train step is compiled for 8, 16 and 64 chips of v5e with 32 rows of the batch on each. What the first two programs
+send gives what is fixed and what grows with the batch; rings are assumed beyond, and the third program says how well
+that holds. Slices of v5e and v6e end at 256 chips. Figures and plot go to experiments/results/scaling.json and .png.
+
+Paper: none
+Figure: none
+Command: python -m experiments.plans_scaling
+Cost: half an hour on two CPU cores
+Differs: estimates from published peak figures; nothing is run on a TPU
+"""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ssljax import records
+from ssljax.cli import refuse
+from ssljax.plan import children, chips, making, scaling
+from ssljax.rows import paragraphs
+from ssljax.types import BadInputError
+
+ROWS = 32
+COMPILED = (8, 16, 64)
+SIZES = tuple(2**power for power in range(3, 11))
+RECIPES = {
+    "moco_v2_imagenet": lambda count: ("--batch-size", str(ROWS * count), "--batch-norm-groups", str(count)),
+    "bert_large": lambda count: (
+        *("--bfloat16", "--scan", "--remat", "--steps", "900000", "--lengths", "128"),
+        *("--max-predictions", "20", "--batch-sizes", str(ROWS * count)),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to compile, and where the results go."""
+
+    only: tuple[str, ...] = tuple(RECIPES)
+    """Recipes; the others' results stay."""
+    out: str = str(records.RESULTS / "scaling.json")
+    """The figures; the plot lies beside them."""
+
+
+def run(config: Config, ask: Callable[[dict[str, Any]], dict[str, Any]] = children.ask) -> None:
+    """Compile, write the figures after each recipe, and draw all that there are.
+
+    Raises:
+        BadInputError: no such recipe, or a program that cannot be compiled or does not fit.
+    """
+    unknown = {*config.only} - {*RECIPES}
+    if unknown:
+        raise BadInputError(f"{', '.join(sorted(unknown))}: the recipes are {', '.join(RECIPES)}.")
+    out = Path(config.out)
+    for name in config.only:
+        points = [_point(name, count, ask) for count in COMPILED]
+        held = json.loads(out.read_text()) if out.exists() else {}
+        about = {"versions": making.versions(), "date": time.strftime("%Y-%m-%d")}
+        records.write(out, json.dumps(held | {name: figures(points) | about}, indent=1) + "\n")
+    draw(json.loads(out.read_text()), out.with_suffix(".png"))
+
+
+def _point(name: str, count: int, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> scaling.Point:
+    topology = chips.slices("v5e", count)
+    plan = making.make(
+        name, topology.name, RECIPES[name](count), advise=False, ask=ask, say=lambda line: print(line, file=sys.stderr)
+    )
+    (part,) = plan["stretches"]
+    if not part["fits"]:
+        raise BadInputError(f"{name} with {ROWS} rows a chip does not fit on {topology.name}.")
+    payload = {kind: float(each["payload"]) for kind, each in part["collectives"].items()}
+    passes = part["estimate"]["seconds_at_peak"]["compute"] * count * topology.chip.flops
+    return scaling.Point(count, ROWS, payload, passes)
+
+
+def figures(points: list[scaling.Point]) -> dict[str, Any]:
+    """From the compiled steps, the two smallest first, to the curves; None stands for a batch that is never reached."""
+    growth = scaling.fit(points[0], points[1])
+    each = points[-1].passes / points[-1].chips / points[-1].rows
+    least = {}
+    for kind, chip in chips.CHIPS.items():
+        sizes = [count for count in SIZES if count <= math.prod(chip.shapes[-1])]
+        least[kind] = {str(count): _batch(scaling.least_rows(growth, each, chip, count), count) for count in sizes}
+    return {
+        "rows_per_chip": ROWS,
+        "compiled": [point._asdict() for point in points],
+        "growth": {kind: found._asdict() for kind, found in growth.items()},
+        "tera_operations_per_row": each / 1e12,
+        "greatest_difference_from_compiled": scaling.disagreement(growth, points[2:]),
+        "bytes_sent_per_chip": {str(count): round(scaling.bytes_sent(growth, count, ROWS)) for count in SIZES},
+        "least_global_batch": least,
+    }
+
+
+def _batch(rows: float, count: int) -> int | None:
+    return None if math.isinf(rows) else math.ceil(rows * count)
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bytes a chip and step over the chips, with the compiled programs as dots; and the least batch."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for color, (name, found) in zip(("C0", "C1"), results.items(), strict=False):
+        sent = found["bytes_sent_per_chip"]
+        left.plot([int(count) for count in sent], [size / 1e9 for size in sent.values()], color=color, label=name)
+        for point in (scaling.Point(**each) for each in found["compiled"]):
+            left.plot(point.chips, point.sent / 1e9, "o", color=color)
+        for style, (kind, batches) in zip(("-", "--", "-.", ":"), found["least_global_batch"].items(), strict=True):
+            reached = {int(count): batch for count, batch in batches.items() if batch is not None}
+            right.plot([*reached], [*reached.values()], style, color=color, label=f"{name}, {kind}")
+    left.set(title=f"sent by each chip in a step, {ROWS} rows a chip\n(line: rings, dots: compiled)", ylabel="GB")
+    right.set(title="global batch below which the network takes longer\nthan computing, both at peak", ylabel="rows")
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log", xlabel="chips")
+        axes.set_xticks(SIZES, list(map(str, SIZES)))
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    partial = path.with_name(f"{path.stem}.partial.png")
+    figure.savefig(partial, dpi=100)
+    partial.replace(path)
+
+
+def main() -> None:
+    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    import tyro
+
+    config = tyro.cli(Config, prog="python -m experiments.plans_scaling", description=paragraphs(__doc__ or ""))
+    try:
+        run(config)
+    except BadInputError as error:
+        sys.exit(refuse(error))
+    print(f"{config.out} and {Path(config.out).with_suffix('.png')} are written.")
+
+
+if __name__ == "__main__":
+    main()

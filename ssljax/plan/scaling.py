@@ -1,0 +1,78 @@
+"""How a step's collectives grow with the chips: read from compiled programs of a few sizes, and by rings beyond."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ssljax.plan import wire
+from ssljax.plan.chips import Chip
+
+
+class Point(NamedTuple):
+    """A compiled step.
+
+    Attributes:
+        chips: that it was compiled for.
+        rows: of the batch, on each chip.
+        payload: kind of collective -> bytes of the whole arrays.
+        passes: floating-point operations on all chips.
+    """
+
+    chips: int
+    rows: int
+    payload: dict[str, float]
+    passes: float
+
+    @property
+    def sent(self) -> float:
+        """Bytes that each chip sends, in rings."""
+        return sum(wire.sent(kind, size, self.chips) for kind, size in self.payload.items())
+
+
+class Growth(NamedTuple):
+    """Bytes of the arrays that one kind of collective works on.
+
+    Attributes:
+        fixed: whatever the batch, such as gradients.
+        per_row: for each row of the global batch, such as what is gathered of it.
+    """
+
+    fixed: float
+    per_row: float
+
+
+def fit(first: Point, second: Point) -> dict[str, Growth]:
+    """What stays and what grows with the global batch, from two steps on different numbers of chips."""
+    one, other = first.chips * first.rows, second.chips * second.rows
+    found = {}
+    for kind in sorted({*first.payload, *second.payload}):
+        low, high = first.payload.get(kind, 0.0), second.payload.get(kind, 0.0)
+        per_row = (high - low) / (other - one)
+        found[kind] = Growth(low - per_row * one, per_row)
+    return found
+
+
+def bytes_sent(growth: dict[str, Growth], chips: int, rows: float) -> float:
+    """Bytes that each chip sends in a step with so many rows on each of so many chips; an estimate.
+
+    >>> bytes_sent({"all-reduce": Growth(800.0, 0.0), "all-gather": Growth(0.0, 10.0)}, 8, 10)
+    2100.0
+    """
+    return sum(wire.sent(kind, each.fixed + each.per_row * chips * rows, chips) for kind, each in growth.items())
+
+
+def disagreement(growth: dict[str, Growth], points: Sequence[Point]) -> float:
+    """The greatest relative difference of `bytes_sent` from what compiled steps send."""
+    return max(abs(bytes_sent(growth, point.chips, point.rows) / point.sent - 1) for point in points)
+
+
+def least_rows(growth: dict[str, Growth], passes_per_row: float, chip: Chip, chips: int) -> float:
+    """Rows on each chip from which on computing takes longer than the network, both at their peak; an estimate.
+
+    With fewer, more chips do not make a step of the same global batch faster. Infinite where the network's time grows
+    with the batch as fast as computing does: no batch is large enough then.
+    """
+    once = bytes_sent(growth, chips, 0) / chip.ici_bandwidth
+    network_per_row = bytes_sent(growth, chips, 1) / chip.ici_bandwidth - once
+    spare = passes_per_row / chip.flops - network_per_row
+    return once / spare if spare > 0 else math.inf
