@@ -14,7 +14,7 @@ def sides(gpu: bool, size: str, length: int) -> list[Side]:
     batch = (
         {128: 256, 512: 64}[length] if gpu else {("mini", 128): 16, ("base", 128): 4, ("base", 512): 1}[size, length]
     )
-    options = {"length": length, "batch": batch, "steps": 10 if gpu else 1, "gpu": gpu}
+    options = {"length": length, "batch": batch, "steps": 10 if gpu or size == "mini" else 1, "gpu": gpu}
     theirs = {**options, "shape": their_shape(size)}
     return [
         Side("ssljax", ours, {**options, "size": size}),

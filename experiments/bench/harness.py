@@ -154,21 +154,22 @@ def _once(function, args) -> Ready:
 
 @contextmanager
 def _process(side: Side) -> Iterator[Any]:
-    """The driver's end of a pipe to a new process of the side, which ends with the block."""
+    """The driver's end of a pipe to a new process of the side, which ends with the block, and its files with it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    # no daemon: a side may have workers of its own
-    process = context.Process(target=_serve, args=(theirs, side))
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        ours.close()
-        process.join(20)
-        if process.is_alive():
-            process.kill()
-            process.join()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        # no daemon: a side may have workers of its own
+        process = context.Process(target=_serve, args=(theirs, side, folder))
+        process.start()
+        theirs.close()
+        try:
+            yield ours
+        finally:
+            ours.close()
+            process.join(20)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def _answer(side: Side, pipe: Any) -> dict[str, Any]:
@@ -181,22 +182,21 @@ def _answer(side: Side, pipe: Any) -> dict[str, Any]:
     return told
 
 
-def _serve(pipe: Any, side: Side) -> None:
+def _serve(pipe: Any, side: Side, folder: str) -> None:
     """A side's process: sets up, answers, then does a round whenever it is told to, until the driver is gone."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        tempfile.tempdir = folder  # what the side leaves goes with it
-        try:
-            ready = side.start(**side.options)
-            pipe.send({"work": ready.work, "flops": ready.flops, "facts": ready.facts})
-            while True:
-                pipe.recv()
-                began = time.perf_counter()
-                value = ready.round()
-                spent = time.perf_counter() - began
-                pipe.send({"value": spent if value is None else value})
-        except EOFError:
-            return
-        except MissingPeerError as error:
-            pipe.send({"missing": str(error)})
-        except BaseException:
-            pipe.send({"failed": traceback.format_exc()})
+    tempfile.tempdir = folder
+    try:
+        ready = side.start(**side.options)
+        pipe.send({"work": ready.work, "flops": ready.flops, "facts": ready.facts})
+        while True:
+            pipe.recv()
+            began = time.perf_counter()
+            value = ready.round()
+            spent = time.perf_counter() - began
+            pipe.send({"value": spent if value is None else value})
+    except EOFError:
+        return
+    except MissingPeerError as error:
+        pipe.send({"missing": str(error)})
+    except BaseException:
+        pipe.send({"failed": traceback.format_exc()})
