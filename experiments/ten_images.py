@@ -92,7 +92,7 @@ def open_task(method: Method, two_views: views.TwoViews) -> Task:
 
     def page(params, aux, log):
         del log
-        from ssljax.train.matrix_plots import similarity_matrix
+        from ssljax.train.page.matrix_plots import similarity_matrix
 
         after = _cosines(np.asarray(embed((params, aux))))
         figure = similarity_matrix(before["matrix"], after, labels, fashion_mnist.CLASS_NAMES)

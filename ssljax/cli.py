@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from ssljax import experiment
 from ssljax.rows import paragraphs
-from ssljax.train import interruption, leaving
 from ssljax.train.checkpoint import SaveError
 from ssljax.train.guard import DivergedError
-from ssljax.train.interruption import Interrupted
+from ssljax.train.hosts import interruption, leaving
+from ssljax.train.hosts.interruption import Interrupted
 from ssljax.types import BadInputError
 
 Config = TypeVar("Config", bound=experiment.RunConfig)

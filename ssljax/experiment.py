@@ -12,9 +12,10 @@ from ssljax import compile_cache, records, sharding, workdirs
 from ssljax.data.resident import Resident
 from ssljax.pretraining import pretrain
 from ssljax.records import Results
-from ssljax.train import canary, heartbeat, interruption, lock
-from ssljax.train.heartbeat import Beat
-from ssljax.train.interruption import Interruption
+from ssljax.train import canary
+from ssljax.train.hosts import heartbeat, interruption, lock
+from ssljax.train.hosts.heartbeat import Beat
+from ssljax.train.hosts.interruption import Interruption
 from ssljax.train.state import init_state
 from ssljax.train.step import train_step
 from ssljax.types import BadInputError, Batch, Method, PyTree

@@ -10,8 +10,8 @@ from etils import epath
 from ssljax import sharding, workdirs
 from ssljax.train import checkpoint, guard
 from ssljax.train.guard import DivergedError
-from ssljax.train.heartbeat import Beat
-from ssljax.train.interruption import Interrupted, Interruption
+from ssljax.train.hosts.heartbeat import Beat
+from ssljax.train.hosts.interruption import Interrupted, Interruption
 from ssljax.train.logging import RunLog
 from ssljax.train.loop import dispatch_size, fit
 from ssljax.train.profile import Profile

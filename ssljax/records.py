@@ -81,7 +81,7 @@ def write_report(
 
     `page` are further fields of `train.report.Report`.
     """
-    from ssljax.train import plots
+    from ssljax.train.page import plots
     from ssljax.train.report import Report, write_report
 
     defaults, ours = comparable(type(config)()), comparable(config)

@@ -64,7 +64,7 @@ def page(
 
 def attention_picture(parts: Bert, params: PyTree, vocabulary: Vocabulary, sentence: str) -> bytes:
     """PNG of the attention of the first head of the last layer over a sentence."""
-    from ssljax.train.matrix_plots import attention_matrix
+    from ssljax.train.page.matrix_plots import attention_matrix
 
     (ids,) = encode(tokenizer(vocabulary), [sentence])
     ids = ids[: parts.shape.positions - 2]

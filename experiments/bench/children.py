@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ssljax.train import heartbeat
+from ssljax.train.hosts import heartbeat
 
 PHASES = ("set-up", "compiling", "training", "saving", "evaluating")
 PAUSE = 0.002  # seconds between looks

@@ -10,7 +10,8 @@ from etils import epath
 from experiments import moco_cifar10
 from experiments.bench import children, tiny
 from ssljax import sharding
-from ssljax.train import checkpoint, manifest, snapshot
+from ssljax.train import checkpoint
+from ssljax.train.saving import manifest, snapshot
 from ssljax.train.state import TrainState, init_state
 from ssljax.train.step import compile_step
 

@@ -11,8 +11,9 @@ import numpy as np
 import optax
 
 from experiments.bench import children, trials
-from ssljax.train import checkpoint, snapshot
+from ssljax.train import checkpoint
 from ssljax.train.guard import Guard
+from ssljax.train.saving import snapshot
 from ssljax.train.state import TrainState
 from ssljax.types import BadInputError
 

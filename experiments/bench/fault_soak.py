@@ -15,8 +15,9 @@ import numpy as np
 
 from experiments.bench import children, tiny
 from experiments.bench.children import Child, Page
-from ssljax.train import checkpoint, digest
+from ssljax.train import checkpoint
 from ssljax.train.guard import Guard
+from ssljax.train.saving import digest
 from ssljax.train.state import TrainState
 
 WINDOW = 1000  # steps; those of the first are not counted

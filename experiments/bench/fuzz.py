@@ -22,7 +22,8 @@ from ssljax.interop import huggingface, torchvision
 from ssljax.models.bert import bert, mlm_head, word_table
 from ssljax.models.bert_layers import BertShape
 from ssljax.models.resnet import resnet
-from ssljax.train import checkpoint, manifest
+from ssljax.train import checkpoint
+from ssljax.train.saving import manifest
 from ssljax.types import BadInputError, PyTree
 
 ROOM = 1 << 30  # bytes of address space that a child may take on top of what it has

@@ -19,8 +19,8 @@ from experiments.bench import children
 from experiments.bench.children import Child, Page
 from ssljax import cli
 from ssljax.data.text import prepare, python_topics, vocabulary
-from ssljax.train import manifest, retention
 from ssljax.train.logging import read_metrics
+from ssljax.train.saving import manifest, retention
 
 PICTURES, BATCH = 48, 16
 STEPS, INTERVAL = 60, PICTURES // BATCH  # of each run, and between its saves

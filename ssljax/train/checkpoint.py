@@ -15,7 +15,8 @@ from typing import Any, Literal
 import jax
 from etils import epath
 
-from ssljax.train import agreement, manifest, retention, snapshot, store
+from ssljax.train.hosts import agreement
+from ssljax.train.saving import manifest, retention, snapshot, store
 from ssljax.train.state import TrainState
 from ssljax.types import BadInputError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ssljax.train import plots
-from ssljax.train.report_style import CSS
+from ssljax.train.page import plots
+from ssljax.train.page.style import CSS
 
 NO_FIGURE = "\N{EN DASH}"
 LABELS = {"knn": "kNN", "linear_10_per_class": "linear, 10 per class", "moco": "MoCo", "simclr": "SimCLR"}

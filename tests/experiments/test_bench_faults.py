@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments.bench import fault_files, faults, tiny, trials
-from ssljax.train import checkpoint, manifest
+from ssljax.train import checkpoint
+from ssljax.train.saving import manifest
 from tests.xla_flags import QUICK
 
 ROOT = Path(__file__).parents[2]

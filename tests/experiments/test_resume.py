@@ -5,8 +5,8 @@ from etils import epath
 
 from experiments import bert_demo, moco_cifar10, simclr_cifar10
 from ssljax import experiment, pretraining
-from ssljax.train import manifest
 from ssljax.train.logging import read_metrics
+from ssljax.train.saving import manifest
 
 STEPS, STOP = 6, 4
 SMALL = {"batch_size": 16, "width": 4, "stage_sizes": (1,), "epochs": 2, "save_every": 1, "eval_every": 1}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from ssljax.train import checkpoint, manifest, store
+from ssljax.train import checkpoint
+from ssljax.train.saving import manifest, store
 from ssljax.types import BadInputError
 from tests.train import states
 

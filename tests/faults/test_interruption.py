@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ssljax.train import interruption, leaving
+from ssljax.train.hosts import interruption, leaving
 from tests.faults.runs import Run, saved, started, two
 
 UP = "the same command takes"
@@ -166,7 +166,7 @@ def test_outside_the_main_thread_nothing_is_taken_over():
 def test_a_forked_worker_can_be_ended_without_ending_the_run():
     code = """
 import os, signal, sys, time
-from ssljax.train import interruption
+from ssljax.train.hosts import interruption
 with interruption.watch() as stop:
     child = os.fork()
     if child == 0:
@@ -185,7 +185,7 @@ with interruption.watch() as stop:
 def test_leaving_ends_even_if_something_hangs_on_the_way_out():
     code = """
 import atexit, time
-from ssljax.train import leaving
+from ssljax.train.hosts import leaving
 atexit.register(time.sleep, 60)
 leaving.leave("Stopped.", within=1.0)
 """
@@ -205,7 +205,7 @@ def strike():
 class Last:
     def __del__(self):
         strike()
-from ssljax.train import interruption, leaving
+from ssljax.train.hosts import interruption, leaving
 {ending}
 with interruption.watch():
     leaving.leave("Stopped.")

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ssljax.train import lock, processes
+from ssljax.train.hosts import lock, processes
 from ssljax.types import BadInputError
 from tests.faults.runs import Run, started
 

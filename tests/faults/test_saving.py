@@ -12,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from ssljax.train import checkpoint, manifest
+from ssljax.train import checkpoint
+from ssljax.train.saving import manifest
 from ssljax.types import BadInputError
 from tests.faults import runs
 from tests.faults.saving_loop import state_at

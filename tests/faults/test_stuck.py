@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from ssljax.train import heartbeat, processes, signs
-from ssljax.train.signs import Sign, behind, sentence
+from ssljax.train.hosts import heartbeat, processes, signs
+from ssljax.train.hosts.signs import Sign, behind, sentence
 from tests.faults.runs import Run, started, two
 
 TIMEOUT, INTERVAL = 10.0, 1.0

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from ssljax.train import heartbeat, interruption, leaving, lock, processes
+from ssljax.train.hosts import heartbeat, interruption, leaving, lock, processes
 from ssljax.types import BadInputError
 
 GRACE = float(os.environ.get("TOY_GRACE", "20"))

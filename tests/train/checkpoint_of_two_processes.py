@@ -10,7 +10,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
-from ssljax.train import checkpoint, snapshot
+from ssljax.train import checkpoint
+from ssljax.train.saving import snapshot
 from tests.train import states
 
 

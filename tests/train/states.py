@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssljax.train import snapshot
 from ssljax.train.guard import Guard
+from ssljax.train.saving import snapshot
 from ssljax.train.state import TrainState, init_state
 from tests.methods import test_bert_training
 from tests.train import toy

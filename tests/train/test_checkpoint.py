@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
-from ssljax.train import checkpoint, digest, manifest, retention
+from ssljax.train import checkpoint
+from ssljax.train.saving import digest, manifest, retention
 from ssljax.types import BadInputError
 from tests.train import states
 from tests.train.test_processes import run_two

@@ -9,8 +9,9 @@ import pytest
 
 from ssljax import experiment, pretraining, sharding
 from ssljax.experiment import RunConfig
-from ssljax.train import interruption, loop
+from ssljax.train import loop
 from ssljax.train.guard import DivergedError
+from ssljax.train.hosts import interruption
 from ssljax.train.logging import read_metrics
 from ssljax.train.profile import Profile
 from ssljax.train.state import init_state

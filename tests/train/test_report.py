@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssljax.train import matrix_plots, plots, report
+from ssljax.train import report
+from ssljax.train.page import matrix_plots, plots
 
 
 def png_size(png):

@@ -13,7 +13,8 @@ from ssljax import optim, sharding
 from ssljax.methods.moco import moco
 from ssljax.methods.simclr import simclr
 from ssljax.models import heads, resnet
-from ssljax.train import checkpoint, layout, manifest
+from ssljax.train import checkpoint, layout
+from ssljax.train.saving import manifest
 from ssljax.train.state import init_state
 from ssljax.train.step import compile_step
 from ssljax.types import Method

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from ssljax.train import processes
+from ssljax.train.hosts import processes
 from ssljax.types import BadInputError
 
 BUSY = "busy: "

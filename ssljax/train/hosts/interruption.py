@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ssljax.train import leaving, processes
-from ssljax.train.leaving import SIGNALS, end_unsaved
+from ssljax.train.hosts import leaving, processes
+from ssljax.train.hosts.leaving import SIGNALS, end_unsaved
 
 SAME = 0.3  # seconds; `timeout` and some schedulers send one signal twice, to the process and to its group
 POLL = 1.0  # seconds between looks for a notice that another process has got

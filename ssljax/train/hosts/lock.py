@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ssljax.train import processes
-from ssljax.train.processes import Owner, condition, this_process
+from ssljax.train.hosts import processes
+from ssljax.train.hosts.processes import Owner, condition, this_process
 from ssljax.types import BadInputError
 
 REFRESH = 20.0  # seconds between signs of life

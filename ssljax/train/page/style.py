@@ -1,6 +1,6 @@
 """The style sheet of a report."""
 
-from ssljax.train import plots
+from ssljax.train.page import plots
 
 CSS = (
     """

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from ssljax.train import agreement, manifest, store
-from ssljax.train.digest import digest, on_this_host, spread, spread_text
+from ssljax.train.hosts import agreement
+from ssljax.train.saving import manifest, store
+from ssljax.train.saving.digest import digest, on_this_host, spread, spread_text
 from ssljax.types import Array
 
 

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import NoReturn
 
-from ssljax.train import processes
+from ssljax.train.hosts import processes
 
 EXIT = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from ssljax.train.store import CHANGES_AT_COMMIT
+from ssljax.train.saving.store import CHANGES_AT_COMMIT
 from ssljax.types import BadInputError
 
 NAME = "manifest.json"

@@ -6,8 +6,8 @@ import json
 import time
 from typing import Any
 
-from ssljax.train import lock, processes
-from ssljax.train.signs import ENDED, Sign
+from ssljax.train.hosts import lock, processes
+from ssljax.train.hosts.signs import ENDED, Sign
 
 
 class Board:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from ssljax.train import manifest, store
+from ssljax.train.saving import manifest, store
 
 _GOING = ".going"
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from ssljax.train import interruption, leaving, lock, processes, signs
-from ssljax.train.board import Board
-from ssljax.train.signs import BUSY, ENDED, FAILED, Sign
+from ssljax.train.hosts import interruption, leaving, lock, processes, signs
+from ssljax.train.hosts.board import Board
+from ssljax.train.hosts.signs import BUSY, ENDED, FAILED, Sign
 
 EXIT = 76
 LIBRARIES = sys.stdlib_module_names - {"__main__"} | {

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ssljax.train.plots import INK, QUIET, blank, class_name, png
+from ssljax.train.page.plots import INK, QUIET, blank, class_name, png
 
 
 def similarity_matrix(before, after, labels, class_names=None) -> bytes:

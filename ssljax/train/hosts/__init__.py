@@ -1,0 +1,1 @@
+"""Processes among each other and with the machine: signals, locks, heartbeats, leaving together."""
