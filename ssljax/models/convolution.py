@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from ssljax import sharding
 from ssljax.types import Array
 
-LEAST_CHANNELS = 24  # with fewer, XLA's are the faster ones
+LEAST_CHANNELS, LEAST_SIDE = 64, 4  # below these, or where 2x2 tiles do not divide the sides, less is gained
 CACHED = 1 << 17  # numbers in one of a chunk's sixteen matrices: a second-level cache holds some of them
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 Tiles = list[list[Array]]  # 4 x 4 or 2 x 2 arrays [n, h / 2, w / 2, C]
@@ -21,7 +21,8 @@ Tiles = list[list[Array]]  # 4 x 4 or 2 x 2 arrays [n, h / 2, w / 2, C]
 def conv_general_dilated(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
     """`jax.lax.conv_general_dilated` for `flax.linen.Conv`; on a CPU, what `convolve` is for goes to it."""
     usual = kernel.shape[:2] == (3, 3) and tuple(strides) == (1, 1) and list(padding) == [(1, 1), (1, 1)]
-    usual &= min(kernel.shape[2:]) >= LEAST_CHANNELS and x.dtype == kernel.dtype == jnp.float32 and x.ndim == 4
+    usual &= x.ndim == 4 and min(kernel.shape[2:]) >= LEAST_CHANNELS and x.dtype == kernel.dtype == jnp.float32
+    usual &= all(side >= LEAST_SIDE and side % 2 == 0 for side in x.shape[1:3])
     dilations = {*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ())}
     usual &= dilations <= {1} and options.get("feature_group_count", 1) == 1 and options.get("precision") is None
     # elsewhere not even the custom gradient, which has no forward mode

@@ -71,9 +71,12 @@ def primitives(function, *args):
     return str(jax.make_jaxpr(function)(*args))
 
 
-@pytest.mark.parametrize("option", ["dtype", "stride", "padding", "kernel", "channels", "groups", "dilation"])
+OTHERS = ["dtype", "stride", "padding", "kernel", "channels", "odd", "small", "groups", "dilation"]
+
+
+@pytest.mark.parametrize("option", OTHERS)
 def test_every_other_convolution_is_xlas_own(option):
-    x, kernel, _ = drawn((2, 8, 8, 24, 24))
+    x, kernel, _ = drawn((2, 8, 8, 64, 64))
     strides, padding, options = (1, 1), [(1, 1)] * 2, {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     match option:
         case "dtype":
@@ -86,8 +89,12 @@ def test_every_other_convolution_is_xlas_own(option):
             kernel = kernel[:1, :1]
         case "channels":
             x, kernel = x[..., :3], kernel[:, :, :3]
+        case "odd":
+            x = x[:, :7]
+        case "small":
+            x = x[:, :2, :2]
         case "groups":
-            kernel, options = kernel[:, :, :12], options | {"feature_group_count": 2}
+            kernel, options = kernel[:, :, :32], options | {"feature_group_count": 2}
         case _:
             options |= {"rhs_dilation": (2, 2)}
     ours = functools.partial(convolution.conv_general_dilated, strides=strides, padding=padding, **options)
@@ -96,7 +103,7 @@ def test_every_other_convolution_is_xlas_own(option):
 
 
 def test_only_a_cpu_takes_the_special_path(monkeypatch):
-    x, kernel, _ = drawn((2, 8, 8, 24, 24))
+    x, kernel, _ = drawn((2, 8, 8, 64, 64))
 
     def ours(x, kernel):
         options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
