@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1: what a CPU does is what XLA's own convolution does."""
+"""Convolutions in matmuls: what a CPU does is what XLA's own convolution does."""
 
 import functools
 
@@ -11,24 +11,31 @@ from jax import lax
 from ssljax import sharding
 from ssljax.models import convolution
 
-SHAPES = [(4, 8, 8, 24, 32), (7, 5, 6, 32, 24), (1, 1, 1, 24, 24), (2, 9, 3, 40, 40), (6, 32, 32, 64, 64)]
+# batch, height, width, channels in and out; side of the kernel and stride
+WHOLE = [(4, 8, 8, 24, 32), (7, 5, 6, 32, 24), (1, 1, 1, 24, 24), (2, 9, 3, 40, 40), (6, 32, 32, 64, 64)]
+HALVED = [(4, 8, 8, 24, 32), (7, 6, 10, 32, 24), (1, 2, 2, 24, 24), (2, 4, 12, 40, 16), (6, 32, 32, 64, 128)]
+SHAPES = [
+    *((shape, (3, 1)) for shape in (*WHOLE, (3, 16, 8, 256, 128), (2, 12, 4, 128, 128))),
+    *((shape, way) for way in ((3, 2), (1, 2)) for shape in HALVED),
+]
 
 
-def drawn(shape, seed=0):
+def drawn(shape, way=(3, 1), seed=0):
     rng = np.random.default_rng(seed)
-    batch, height, width, channels, features = shape
+    (batch, height, width, channels, features), (side, stride) = shape, way
     x = rng.standard_normal((batch, height, width, channels), np.float32)
-    kernel = rng.standard_normal((3, 3, channels, features), np.float32) / 10
-    return x, kernel, rng.standard_normal((batch, height, width, features), np.float32)
+    kernel = rng.standard_normal((side, side, channels, features), np.float32) / 10
+    return x, kernel, rng.standard_normal((batch, height // stride, width // stride, features), np.float32)
 
 
-def plain(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def plain(x, kernel, stride=1):
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return lax.conv_general_dilated(x, kernel, (stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def with_gradients(convolve):
+def with_gradients(convolve, stride=1):
     def run(x, kernel, cotangent):
-        result, back = jax.vjp(convolve, x, kernel)
+        result, back = jax.vjp(lambda x, kernel: convolve(x, kernel, stride), x, kernel)
         return result, *back(cotangent)
 
     return jax.jit(run)
@@ -39,29 +46,32 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(our, their, rtol=0, atol=1e-5 * np.abs(their).max())
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_values_and_gradients_are_those_of_xlas_convolution(shape):
-    arrays = drawn(shape)
-    assert_close(with_gradients(convolution.convolve)(*arrays), with_gradients(plain)(*arrays))
+@pytest.mark.parametrize(("shape", "way"), SHAPES)
+def test_values_and_gradients_are_those_of_xlas_convolution(shape, way):
+    arrays = drawn(shape, way)
+    _, stride = way
+    assert_close(with_gradients(convolution.convolve, stride)(*arrays), with_gradients(plain, stride)(*arrays))
 
 
-def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh):
-    x, kernel, cotangent = map(jnp.asarray, drawn((16, 6, 6, 24, 24)))
-    theirs = [np.asarray(each) for each in with_gradients(plain)(x, kernel, cotangent)]
+@pytest.mark.parametrize("way", convolution.WAYS)
+def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh, way):
+    x, kernel, cotangent = map(jnp.asarray, drawn((16, 8, 8, 24, 24), way))
+    theirs = [np.asarray(each) for each in with_gradients(plain, way[1])(x, kernel, cotangent)]
     if each_mesh:
         x, cotangent, kernel = sharding.shard(x), sharding.shard(cotangent), sharding.gather(kernel)
-    ours = with_gradients(convolution.convolve)(x, kernel, cotangent)
+    ours = with_gradients(convolution.convolve, way[1])(x, kernel, cotangent)
     if each_mesh:
         assert [len(each.addressable_shards) for each in ours] == [each_mesh] * 3
         assert ours[2].is_fully_replicated
     assert_close(ours, theirs)
 
 
-def test_it_can_be_mapped_and_a_gradient_taken_of_each_image():
-    x, kernel, cotangent = drawn((3, 5, 5, 24, 24))
+@pytest.mark.parametrize("way", convolution.WAYS)
+def test_it_can_be_mapped_and_a_gradient_taken_of_each_image(way):
+    x, kernel, cotangent = drawn((3, 6, 6, 24, 24), way)
 
     def gradients(convolve):
-        one = jax.grad(lambda kernel, x, g: (convolve(x[None], kernel)[0] * g).sum())
+        one = jax.grad(lambda kernel, x, g: (convolve(x[None], kernel, way[1])[0] * g).sum())
         return jax.jit(jax.vmap(one, (None, 0, 0)))(kernel, x, cotangent)
 
     assert_close(gradients(convolution.convolve), gradients(plain))
@@ -82,7 +92,7 @@ def test_every_other_convolution_is_xlas_own(option):
         case "dtype":
             x, kernel = jnp.bfloat16(x), jnp.bfloat16(kernel)
         case "stride":
-            strides = (2, 2)
+            strides = (1, 2)
         case "padding":
             padding = [(0, 0)] * 2
         case "kernel":
