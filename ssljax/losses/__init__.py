@@ -1,5 +1,21 @@
 """Losses as pure functions of arrays; needs jax alone."""
 
-from ssljax.losses.contrastive import binary_contrastive, info_nce, info_nce_logits, l2_normalize, nt_xent
+from ssljax.losses.contrastive import (
+    binary_contrastive,
+    in_batch_info_nce,
+    in_batch_logits,
+    info_nce,
+    info_nce_logits,
+    l2_normalize,
+    nt_xent,
+)
 
-__all__ = ["binary_contrastive", "info_nce", "info_nce_logits", "l2_normalize", "nt_xent"]
+__all__ = [
+    "binary_contrastive",
+    "in_batch_info_nce",
+    "in_batch_logits",
+    "info_nce",
+    "info_nce_logits",
+    "l2_normalize",
+    "nt_xent",
+]

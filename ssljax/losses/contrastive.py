@@ -1,4 +1,4 @@
-"""Losses that tell a positive from negatives: InfoNCE with a queue, NT-Xent in the batch, the binary form."""
+"""Losses that tell a positive from negatives: InfoNCE with a queue or in the batch, NT-Xent, the binary form."""
 
 from typing import Any
 
@@ -94,6 +94,45 @@ def info_nce(
     """
     logits = info_nce_logits(query, positive_key, negative_keys, temperature=temperature, similarity=similarity)
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - logits[:, 0])
+
+
+def in_batch_logits(query: Array, keys: Array, *, temperature: Any) -> Array:
+    """Cosine similarities of each query to all keys of the global batch, over the temperature: float [B, N].
+
+    Arguments and errors are those of `in_batch_info_nce`, which is their cross-entropy.
+    """
+    _check_temperature(temperature)
+    if query.ndim != 2 or keys.ndim != 2 or len(keys) < len(query) or keys.shape[1] != query.shape[1]:
+        raise BadInputError(f"query {query.shape} asks for keys [N, D] of the whole batch and its width: {keys.shape}.")
+    return _products(l2_normalize(query), l2_normalize(keys)) / temperature
+
+
+def in_batch_info_nce(query: Array, keys: Array, *, temperature: Any, first_row: Any = 0) -> Array:
+    """MoCo v3's loss, one direction: each query's own key is told from the other pictures' keys, times 2 T.
+
+    No gradient is stopped: MoCo v3's caller does it, with `jax.lax.stop_gradient` on the keys.
+
+    Args:
+        query: [B, D]; under a mesh sharded by rows.
+        keys: [N, D], of all devices and replicated: `gather(key)`. Without a gather a mesh's jax refuses them.
+        temperature: T, the positive scalar that the cosine similarities are divided by.
+        first_row: the row of `keys` that belongs to row 0 of `query`, as in `nt_xent`.
+
+    Returns:
+        Scalar, nats times 2 T, the mean over the B queries; 2 T log(N) when all similarities are equal.
+
+    Raises:
+        BadInputError: shapes that do not fit, or a temperature that is not positive.
+
+    Reference: arXiv 2104.02057, equation 1 and Algorithm 1; facebookresearch/moco-v3 `moco/builder.py`.
+
+    >>> round(float(in_batch_info_nce(jnp.eye(2), jnp.eye(2), temperature=0.5)), 4)
+    0.1269
+    """
+    logits = in_batch_logits(query, keys, temperature=temperature)
+    is_own = (first_row + jnp.arange(len(query)))[:, None] == jnp.arange(len(keys))[None, :]
+    own = jnp.sum(jnp.where(is_own, logits, 0.0), axis=1)
+    return 2 * temperature * jnp.mean(jax.nn.logsumexp(logits, axis=1) - own)
 
 
 def nt_xent(

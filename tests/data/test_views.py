@@ -25,6 +25,7 @@ PRESETS = {
     "moco_v2": ((0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, (0.5, 0.5), (0.0, 0.0)),
     "simclr": ((0.08, 1.0), (0.8, 0.8, 0.8, 0.2), 0.8, 0.2, (0.5, 0.5), (0.0, 0.0)),
     "byol": ((0.08, 1.0), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, (1.0, 0.1), (0.0, 0.2)),
+    "moco_v3": ((0.2, 1.0), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, (1.0, 0.1), (0.0, 0.2)),
     "cifar": ((0.08, 1.0), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, (0.0, 0.0), (0.0, 0.0)),
 }
 
@@ -236,4 +237,4 @@ def test_recipes_hash_and_lists_become_tuples():
     lists: dict[str, Any] = {"scale": [0.2, 1.0], "mean": [0.5], "std": [0.5]}
     assert hash(View(**lists)) == hash(View(scale=(0.2, 1.0), mean=(0.5,), std=(0.5,)))
     assert hash(views.moco_v2()) == hash(views.moco_v2())
-    assert len({views.moco_v1(), views.moco_v2(), views.simclr(), views.byol(), views.cifar()}) == 5
+    assert len({getattr(views, name)() for name in PRESETS}) == 6

@@ -15,6 +15,7 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-
 
 jit_info_nce = jax.jit(losses.info_nce, static_argnames="similarity")
 jit_nt_xent = jax.jit(losses.nt_xent)
+jit_in_batch = jax.jit(losses.in_batch_info_nce)
 jit_binary = jax.jit(losses.binary_contrastive)
 
 
@@ -38,6 +39,14 @@ def nt_xent_by_hand(z_1, z_2, temperature):
         scores = views @ views[i] / temperature
         terms.append(logsumexp(np.delete(scores, i)) - scores[(i + count) % (2 * count)])
     return np.mean(terms)
+
+
+def in_batch_by_hand(query, keys, temperature, first_row=0):
+    terms = []
+    for i, row in enumerate(unit(query)):
+        scores = unit(keys) @ row / temperature
+        terms.append(logsumexp(scores) - scores[first_row + i])
+    return 2 * temperature * np.mean(terms)
 
 
 def assert_same_gradients(name, function, arrays, oracle):
@@ -68,6 +77,16 @@ def test_nt_xent_and_its_gradients_are_lightlys(case):
     assert_same_gradients(case, loss, arrays, expected("nt_xent_lightly"))
 
 
+@pytest.mark.parametrize("case", losses_oracles.IN_BATCH_CASES)
+def test_in_batch_info_nce_and_its_gradients_are_torchs(case):
+    arrays, first_row, temperature = losses_oracles.in_batch_inputs(case)
+
+    def loss(query, keys):
+        return losses.in_batch_info_nce(query, keys, temperature=temperature, first_row=first_row)
+
+    assert_same_gradients(case, loss, arrays, expected("in_batch_torch"))
+
+
 @pytest.mark.parametrize("case", losses_oracles.BINARY_CASES)
 def test_binary_contrastive_is_sigmoid_cross_entropy_with_shifted_labels(case):
     *arrays, labels = losses_oracles.binary_inputs(case)
@@ -86,10 +105,13 @@ def test_losses_by_hand_in_float64(batch, dim, size):
         inner = jit_info_nce(query, positive, negatives, temperature=0.3, similarity="inner")
         cosine = jit_info_nce(query, positive, negatives, temperature=0.3)
         pairs = jit_nt_xent(query, positive, temperature=0.3)
-        assert inner.dtype == cosine.dtype == pairs.dtype == jnp.float64
+        keys = np.concatenate([negatives, positive]).astype(np.float64)
+        in_batch = jit_in_batch(query, keys, temperature=0.3, first_row=size)
+        assert inner.dtype == cosine.dtype == pairs.dtype == in_batch.dtype == jnp.float64
     np.testing.assert_allclose(inner, info_nce_by_hand(query, positive, negatives, 0.3), rtol=1e-12)
     np.testing.assert_allclose(cosine, info_nce_by_hand(unit(query), unit(positive), unit(negatives), 0.3), rtol=1e-12)
     np.testing.assert_allclose(pairs, nt_xent_by_hand(query, positive, 0.3), rtol=1e-12)
+    np.testing.assert_allclose(in_batch, in_batch_by_hand(query, keys, 0.3, size), rtol=1e-12)
 
 
 def test_logits_have_the_positive_first():
@@ -100,10 +122,17 @@ def test_logits_have_the_positive_first():
     np.testing.assert_allclose(cosine, [[2, 2, 0, 1.2], [2, 0, -2, 1.6]], rtol=1e-6)
 
 
+def test_in_batch_logits_are_cosines_with_the_own_key_on_the_diagonal():
+    query, keys = jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([[1.0, 0.0], [0.0, -2.0], [3.0, 4.0]])
+    logits = losses.in_batch_logits(query, keys, temperature=0.5)
+    np.testing.assert_allclose(logits, [[2, 0, 1.2], [0, -2, 1.6]], rtol=1e-6, atol=1e-6)
+
+
 def test_equal_similarities_cost_the_log_of_the_number_of_candidates():
     same = jnp.ones((4, 3))
     np.testing.assert_allclose(jit_info_nce(same, same, same, temperature=0.1), np.log(5), rtol=1e-5)
     np.testing.assert_allclose(jit_nt_xent(same, same, temperature=0.1), np.log(7), rtol=1e-5)
+    np.testing.assert_allclose(jit_in_batch(same, same, temperature=0.1), 0.2 * np.log(4), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16, jnp.int32])
@@ -118,6 +147,9 @@ def test_computed_in_float32(dtype):
         nt_xent_by_hand(*wide[:2], temperature=0.07),
         rtol=1e-5,
     )
+    in_batch = jit_in_batch(query, positive, temperature=0.07)
+    assert in_batch.dtype == jnp.float32
+    np.testing.assert_allclose(in_batch, in_batch_by_hand(*wide[:2], temperature=0.07), rtol=1e-5)
     labels = jnp.array([1, -1, 1, -1])
     assert jit_binary(query, positive, labels).dtype == jnp.float32
 
@@ -129,6 +161,7 @@ def every_loss(left, right, negatives):
         losses.info_nce(left, right, negatives, temperature=1.0, similarity="inner")
         + losses.info_nce(left, right, negatives, temperature=1e-4)
         + losses.nt_xent(left, right, temperature=1e-4)
+        + losses.in_batch_info_nce(left, negatives, temperature=1e-4)
         + losses.binary_contrastive(left, right, jnp.array([1, -1, 1]))
     )
 
@@ -177,6 +210,8 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
         losses.info_nce(z, z, z, temperature=temperature)
     with pytest.raises(BadInputError, match="temperature"):
         losses.nt_xent(z, z, temperature=temperature)
+    with pytest.raises(BadInputError, match="temperature"):
+        losses.in_batch_info_nce(z, z, temperature=temperature)
 
 
 def test_a_temperature_can_be_learned():
@@ -196,6 +231,9 @@ def test_shapes_and_names_that_do_not_fit_are_refused():
     for other, candidates in [(short, None), (z, (z, short)), (z, (short, short)), (z, (narrow, narrow))]:
         with pytest.raises(BadInputError, match=r"\(4, 3\)"):
             losses.nt_xent(z, other, temperature=1.0, candidates=candidates)
+    for keys in (short, narrow, z[0]):
+        with pytest.raises(BadInputError, match=r"query \(4, 3\) asks for keys"):
+            losses.in_batch_info_nce(z, keys, temperature=1.0)
     with pytest.raises(BadInputError, match="h_j"):
         losses.binary_contrastive(z, short, jnp.ones(4))
     with pytest.raises(BadInputError, match=r"\(4,\)"):

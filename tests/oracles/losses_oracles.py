@@ -6,6 +6,8 @@ from tests.oracles import oracle
 
 INFO_NCE_CASES = {"small": (4, 3, 6, 0.07), "wide": (7, 16, 33, 0.2), "single": (1, 5, 1, 1.0)}
 NT_XENT_CASES = {"small": (4, 3, 0.5), "wide": (9, 16, 0.1), "pair": (2, 5, 1.0)}
+#                       B, D, N, first row, temperature
+IN_BATCH_CASES = {"small": (4, 3, 4, 0, 0.2), "wide": (9, 16, 9, 0, 1.0), "part": (3, 5, 12, 6, 0.5)}
 BINARY_CASES = {"small": (5, 3), "wide": (12, 8)}
 
 
@@ -22,6 +24,11 @@ def info_nce_inputs(name: str) -> tuple[list[np.ndarray], float]:
 def nt_xent_inputs(name: str) -> tuple[list[np.ndarray], float]:
     batch, dim, temperature = NT_XENT_CASES[name]
     return normals(10 + len(name), (batch, dim), (batch, dim)), temperature
+
+
+def in_batch_inputs(name: str) -> tuple[list[np.ndarray], int, float]:
+    batch, dim, count, first_row, temperature = IN_BATCH_CASES[name]
+    return normals(30 + len(name), (batch, dim), (count, dim)), first_row, temperature
 
 
 def binary_inputs(name: str) -> list[np.ndarray]:
@@ -72,6 +79,24 @@ def nt_xent_lightly():
     for name in NT_XENT_CASES:
         arrays, temperature = nt_xent_inputs(name)
         results |= _value_and_gradients(name, arrays, NTXentLoss(temperature=temperature))
+    return results
+
+
+@oracle("torch")
+def in_batch_torch():
+    import torch.nn.functional as functional
+    from torch import arange, einsum
+
+    results = {}
+    for name in IN_BATCH_CASES:
+        arrays, first_row, temperature = in_batch_inputs(name)
+
+        def loss(query, keys, first_row=first_row, temperature=temperature):
+            scores = einsum("bd,nd->bn", functional.normalize(query), functional.normalize(keys))
+            labels = first_row + arange(len(query))
+            return functional.cross_entropy(scores / temperature, labels) * 2 * temperature
+
+        results |= _value_and_gradients(name, arrays, loss)
     return results
 
 

@@ -18,6 +18,7 @@ from ssljax.data.views.presets import byol as byol
 from ssljax.data.views.presets import cifar as cifar
 from ssljax.data.views.presets import moco_v1 as moco_v1
 from ssljax.data.views.presets import moco_v2 as moco_v2
+from ssljax.data.views.presets import moco_v3 as moco_v3
 from ssljax.data.views.presets import simclr as simclr
 from ssljax.data.views.recipe import View as View
 from ssljax.data.views.view import TwoViews as TwoViews

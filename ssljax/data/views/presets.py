@@ -65,6 +65,16 @@ def byol(size: int = 224, cropped: bool = False) -> TwoViews:
     return TwoViews(view, replace(view, blur=0.1, solarize=0.2))
 
 
+def moco_v3(size: int = 224, cropped: bool = False) -> TwoViews:
+    """MoCo v3's views for a ResNet: BYOL's with crops of at least a fifth of the area. Arguments as `moco_v1`.
+
+    Reference:
+        arXiv 2104.02057, appendix A; facebookresearch/moco-v3 `main_moco.py` with `--crop-min=.2`.
+    """
+    view = _imagenet(size, (0.2, 1.0), cropped, jitter=(0.4, 0.4, 0.2, 0.1), jitter_prob=0.8, grey=0.2, blur=1.0)
+    return TwoViews(view, replace(view, blur=0.1, solarize=0.2))
+
+
 def cifar(size: int = 32, cropped: bool = False) -> TwoViews:
     """The CIFAR-10 views of FAIR's MoCo demo, both alike and without blur. Arguments as `moco_v1`.
 
