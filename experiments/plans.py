@@ -39,10 +39,11 @@ class Wanted(NamedTuple):
     chips: int
 
 
-# eight chips for the eight slices of the batch that MoCo normalises apart; 16 or more where the state asks for them
+# eight chips for the eight slices of the batch that MoCo normalises apart; more where state or activations ask for them
 RECIPES = (
     Wanted("moco_v1_imagenet", (), 8),
     Wanted("moco_v2_imagenet", (), 8),
+    Wanted("moco_v3_imagenet", (), 64),
     Wanted("bert_base", ("--bfloat16",), 16),
     Wanted("bert_large", ("--bfloat16", "--scan", "--remat"), 16),
     Wanted("bert_large_lamb", ("--bfloat16", "--scan", "--remat"), 256),

@@ -1,4 +1,4 @@
-"""How far MoCo v2 and BERT-large scale: bytes on the wire from 8 to 1,024 chips, and the batch that they ask for.
+"""How far MoCo v2, MoCo v3 and BERT-large scale: bytes sent on 8 to 1,024 chips, and the batch that they ask for.
 
 The train step is compiled for 8, 16 and 64 chips of v5e with 32 rows of the batch on each. What the first two programs
 send gives what is fixed and what grows with the batch; rings are assumed beyond, and the third program says how well
@@ -7,7 +7,7 @@ that holds. Slices of v5e and v6e end at 256 chips. Figures and plot go to exper
 Paper: none
 Figure: none
 Command: python -m experiments.plans_scaling
-Cost: half an hour on two CPU cores
+Cost: a quarter of an hour a recipe on two CPU cores
 Differs: estimates from published peak figures; nothing is run on a TPU
 """
 
@@ -31,6 +31,7 @@ COMPILED = (8, 16, 64)
 SIZES = tuple(2**power for power in range(3, 11))
 RECIPES = {
     "moco_v2_imagenet": lambda count: ("--batch-size", str(ROWS * count), "--batch-norm-groups", str(count)),
+    "moco_v3_imagenet": lambda count: ("--batch-size", str(ROWS * count)),
     "bert_large": lambda count: (
         *("--bfloat16", "--scan", "--remat", "--steps", "900000", "--lengths", "128"),
         *("--max-predictions", "20", "--batch-sizes", str(ROWS * count)),
@@ -108,7 +109,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for color, (name, found) in zip(("C0", "C1"), results.items(), strict=False):
+    for i, (name, found) in enumerate(results.items()):
+        color = f"C{i}"
         sent = found["bytes_sent_per_chip"]
         left.plot([int(count) for count in sent], [size / 1e9 for size in sent.values()], color=color, label=name)
         for point in (scaling.Point(**each) for each in found["compiled"]):

@@ -111,6 +111,8 @@ class Experiment:
         task: opens the data; called once, when the run starts.
         epochs: of the recipe; or, where it counts in updates,
         steps: of the recipe.
+        scheduled: `steps_per_epoch -> method` where the method has a schedule of its own, such as a momentum that rises
+            to 1; the run's method then is this one instead of `method`.
     """
 
     name: str
@@ -122,6 +124,11 @@ class Experiment:
     task: Callable[[], Task]
     epochs: int | None = None
     steps: int | None = None
+    scheduled: Callable[[int], Method] | None = None
+
+    def paced(self, steps_per_epoch: int) -> "Experiment":
+        """The experiment with the method that follows its schedule over so many updates an epoch."""
+        return self if self.scheduled is None else dataclasses.replace(self, method=self.scheduled(steps_per_epoch))
 
     def length(self, steps_per_epoch: int) -> tuple[int, int]:
         """The recipe's updates, and the updates of one unit of `eval_every` and `save_every`."""
@@ -161,7 +168,8 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
                     f"batch_size={experiment.batch_size}: there are only {task.examples} training examples; "
                     "choose a smaller batch."
                 )
-            optimizer, schedule = experiment.optimizer(task.examples // experiment.batch_size)
+            steps_per_epoch = task.examples // experiment.batch_size
+            experiment, (optimizer, schedule) = experiment.paced(steps_per_epoch), experiment.optimizer(steps_per_epoch)
             check_shapes(config, experiment, task, optimizer)
             workdirs.check_data(workdir, task.fingerprint)
         # what will not do is refused before anything is written

@@ -66,9 +66,11 @@ class Pictures:
     probe: linear.ProbeConfig | None = None
 
 
-def imagenet(data: str, test: str, size: int, probe_epochs: int, probe_batch_size: int) -> Pictures:
+def imagenet(
+    data: str, test: str, size: int, probe_epochs: int, probe_batch_size: int, probe: linear.ProbeConfig = linear.MOCO
+) -> Pictures:
     """ImageNet as MoCo judges it: crops on the host, kNN on a sample, the paper's linear probe at the end."""
-    probe = dataclasses.replace(linear.MOCO, epochs=probe_epochs, batch_size=probe_batch_size)
+    probe = dataclasses.replace(probe, epochs=probe_epochs, batch_size=probe_batch_size)
     return Pictures(
         data,
         views.IMAGENET_MEAN,

@@ -30,8 +30,9 @@ SHRUNK = {
     "demo": {"batch_size": 16, "queue_size": 64, "width": 8, "projector": (8, 8)},
     "moco_cifar10": {"batch_size": 16, "queue_size": 64, "width": 4, "stage_sizes": (1,), "bfloat16": True},
     "simclr_cifar10": {"batch_size": 16, "width": 4, "stage_sizes": (1,), "projector": (8, 8), "warmup_epochs": 1},
-    "moco_v1_imagenet": {},
-    "moco_v2_imagenet": {},
+    "moco_v1_imagenet": {"queue_size": 64},
+    "moco_v2_imagenet": {"queue_size": 64},
+    "moco_v3_imagenet": {"hidden": 16, "embedding_dim": 8},
     "ten_images": {"steps": 2},
     "bert_base": {"dupe_factor": 2},
     "bert_large": {"scan": True, "remat": True},
@@ -46,7 +47,6 @@ BOTH_PHASES = {"bert_base", "bert_large_lamb"}
 TWO_PHASES = {"lengths": (16, 24), "batch_sizes": (8, 4), "max_predictions": (3, 4)}
 IMAGENET = {
     "batch_size": 16,
-    "queue_size": 64,
     "width": 4,
     "stage_sizes": (1, 1),
     "size": 32,

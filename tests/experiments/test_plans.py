@@ -98,7 +98,7 @@ def test_scaling_writes_figures_and_a_plot(tmp_path):
     out = tmp_path / "scaling.json"
     plans_scaling.run(plans_scaling.Config(out=str(out)), Asked())
     found = json.loads(out.read_text())
-    assert list(found) == ["moco_v2_imagenet", "bert_large"]
+    assert list(found) == list(plans_scaling.RECIPES) == ["moco_v2_imagenet", "moco_v3_imagenet", "bert_large"]
     for each in found.values():
         assert [point["chips"] for point in each["compiled"]] == [8, 16, 64]
         assert list(each["bytes_sent_per_chip"]) == ["8", "16", "32", "64", "128", "256", "512", "1024"]

@@ -3,7 +3,7 @@
 import pytest
 from etils import epath
 
-from experiments import bert_demo, moco_cifar10, simclr_cifar10
+from experiments import bert_demo, moco_cifar10, moco_v3_imagenet, simclr_cifar10
 from ssljax import experiment, pretraining
 from ssljax.train.logging import read_metrics
 from ssljax.train.saving import manifest
@@ -12,6 +12,12 @@ STEPS, STOP = 6, 4
 SMALL = {"batch_size": 16, "width": 4, "stage_sizes": (1,), "epochs": 2, "save_every": 1, "eval_every": 1}
 METHODS = {
     "moco": (moco_cifar10, SMALL | {"queue_size": 64, "embedding_dim": 8}),
+    "moco_v3": (
+        moco_v3_imagenet,
+        SMALL
+        | {"size": 32, "hidden": 16, "embedding_dim": 8, "warmup_epochs": 1, "test_split": "test"}
+        | {"momentum": 0.5, "probe_epochs": 1, "probe_batch_size": 16},
+    ),
     "simclr": (simclr_cifar10, SMALL | {"projector": (8, 8), "warmup_epochs": 1}),
     "bert": (
         bert_demo,
