@@ -44,10 +44,10 @@ RECIPES = (
     Wanted("moco_v1_imagenet", (), 8),
     Wanted("moco_v2_imagenet", (), 8),
     Wanted("moco_v3_imagenet", (), 64),
-    Wanted("bert_base", ("--bfloat16",), 16),
+    Wanted("bert_base", ("--bfloat16", "--scan"), 16),
     Wanted("bert_large", ("--bfloat16", "--scan", "--remat"), 16),
     Wanted("bert_large_lamb", ("--bfloat16", "--scan", "--remat"), 256),
-    Wanted("bert_miniatures", ("--size", "medium", "--bfloat16"), 8),
+    Wanted("bert_miniatures", ("--size", "medium", "--bfloat16", "--scan"), 8),
     Wanted("bert_wiki_small", ("--bfloat16",), 4),
 )
 

@@ -50,6 +50,11 @@ def has_mesh() -> bool:
     return DATA in dict(jax.sharding.get_abstract_mesh().shape)
 
 
+def platform() -> str:
+    """Of the present mesh's devices, which may only be described: "cpu", "gpu" or "tpu"; jax's own without a mesh."""
+    return jax.sharding.get_mesh().devices.flat[0].platform if has_mesh() else jax.default_backend()
+
+
 def shard(x: PyTree) -> PyTree:
     """Split the leading axis of every leaf over `data` (inside or outside jit); the identity without a mesh."""
     return jax.tree.map(lambda leaf: jax.reshard(leaf, P(DATA)), x) if has_mesh() else x

@@ -90,6 +90,7 @@ def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | Non
         raise BadInputError(f"{name}: a plan can be made for recipes on pictures or text.")
     count, shape = _pictures(config, experiment, examples)
     batch = {"image": jax.ShapeDtypeStruct((experiment.batch_size, *shape), np.uint8)}
+    experiment = experiment.paced(count // experiment.batch_size)
     steps, _ = experiment.length(count // experiment.batch_size)
     return Recipe(config, experiment, count, (Stretch(f"size {shape[-2]}", steps, batch),))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import chex
 import jax
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import sharding
+from ssljax import optim, sharding
 from ssljax.train.state import init_state
 from ssljax.train.step import compile_step, train_step
-from tests.train import toy
+from tests.train import dense, toy
 
 
 @functools.cache
@@ -73,6 +74,17 @@ def test_the_state_keeps_its_types_and_is_donated():
         assert int(metrics.pop("guard").total) == 0
         assert all(metric.shape == () for metric in metrics.values())
         assert {"loss", "pretext_top1", "embedding_std", "grad_norm"} <= metrics.keys()
+
+
+def test_an_update_copies_none_of_the_moments_that_it_replaces():
+    recipe = dense.recipe()
+    optimizer = optim.adamw(0.1, weight_decay=0.1)
+    state = init_state(recipe.method, optimizer, recipe.views, recipe.task().batch_shapes[0], seed=0)
+    batch = next(iter(recipe.task().batches(0, 1, 0)))
+    found = compile_step(recipe.method, recipe.views, optimizer).lower(state, batch).compile().as_text() or ""
+    shape = ",".join(map(str, state.params["kernel"].shape))
+    assert f"f32[{shape}]" in found
+    assert not re.findall(rf"f32\[{shape}\]\S* copy\(\S*opt_state", found)
 
 
 def test_steps_draw_different_views_and_the_same_ones_when_repeated():
