@@ -1,5 +1,8 @@
-"""3x3 and 1x1 convolutions of stride 2 as matmuls, one for each tap of the kernel."""
+"""3x3 and 1x1 convolutions of stride 2 as matmuls, one for each tap of the kernel; jitted as `winograd`'s are."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -9,6 +12,7 @@ from ssljax.types import Array
 CACHED = 1 << 17  # numbers of one tap's inputs or results in a piece
 
 
+@jax.jit
 def forward(x: Array, kernel: Array) -> Array:
     """The convolution of float32[B, H, W, C] with [k, k, C, D], k = 3 with one zero around it, or k = 1."""
     side, _, channels, features = kernel.shape
@@ -21,6 +25,7 @@ def forward(x: Array, kernel: Array) -> Array:
     return chunks.mapped(piece, _rows(x.shape[1] * x.shape[2] * channels // 4), x)
 
 
+@jax.jit
 def backward(grad: Array, kernel: Array) -> Array:
     """The gradient of the input, [B, 2 h, 2 w, C] of the results' [B, h, w, D]."""
     side, _, channels, features = kernel.shape
@@ -46,6 +51,7 @@ def backward(grad: Array, kernel: Array) -> Array:
     return chunks.mapped(piece, _rows(height * width * max(channels, features)), grad)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def kernel_gradient(x: Array, grad: Array, side: int) -> Array:
     """The gradient of the kernel [side, side, C, D], from the inputs and the gradient of the results."""
     channels, features = x.shape[3], grad.shape[3]

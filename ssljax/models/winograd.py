@@ -1,13 +1,16 @@
 """3x3 convolutions of stride 1 by Winograd's algorithm: tiles of results from transformed inputs in fewer products.
 
 Reference: arXiv 1509.09308. The tables interpolate at 0, 1, -1 and infinity, and for tiles of four also at 1/2 and -2,
-which keeps float32's errors a third of those of the paper's points.
+which keeps float32's errors a third of those of the paper's points. The functions are jitted so that equal layers are
+traced once.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -67,12 +70,14 @@ FOUR = Tables(
 LEAST_FOR_FOUR = 8  # pixels a side
 
 
+@jax.jit
 def forward(x: Array, kernel: Array) -> Array:
     """The convolution of float32[B, H, W, C] with [3, 3, C, D], its border padded with one zero."""
     taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
     return _products(x, taps, lambda a, b: a @ b, kernel.shape[3])
 
 
+@jax.jit
 def backward(grad: Array, kernel: Array) -> Array:
     """The gradient of the input: the convolution with the kernel turned round, its channels exchanged."""
     taps = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
@@ -80,6 +85,7 @@ def backward(grad: Array, kernel: Array) -> Array:
     return _products(grad, taps, lambda a, b: lax.dot_general(a, b, (((3,), (1,)), ((), ()))), kernel.shape[2])
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def kernel_gradient(x: Array, grad: Array, side: int = 3) -> Array:
     """The gradient of the kernel, from the inputs and the gradient of the results."""
     del side

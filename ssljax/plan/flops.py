@@ -49,7 +49,8 @@ def count(function: Callable, *args: Any) -> Flops:
     >>> count(jnp.dot, jax.ShapeDtypeStruct((4, 8), "float32"), jax.ShapeDtypeStruct((8, 2), "float32")).total
     128.0
     """
-    return count_jaxpr(jax.make_jaxpr(function)(*args).jaxpr)
+    jitted = function if hasattr(function, "trace") else jax.jit(function)
+    return count_jaxpr(jitted.trace(*args).jaxpr.jaxpr)
 
 
 def count_jaxpr(jaxpr: Any) -> Flops:
