@@ -4,6 +4,9 @@ Every program is compiled in a process of its own by libtpu (`pip install 'sslja
 all times are estimates. A plan that experiments/results/plans.json holds already, made by the same versions, is not
 made again; a recipe that cannot be compiled leaves a row that says why. `make results` copies the table to the README.
 
+With JAX_OPTIMIZATION_LEVEL=O1 in the environment a program takes a quarter of the time. Its row says so: less is fused
+then, so that memory and traffic are overestimates.
+
 Paper: none
 Figure: none
 Command: python -m experiments.plans [--only moco_v2_imagenet bert_large] [--chips v5e v6e]
@@ -142,6 +145,8 @@ def as_markdown(path: Path) -> str:
             continue
         cells = zip(*map(_cells, row["stretches"]), strict=True)
         memory, sent, bound, speed, compiled = (" / ".join(each) for each in cells)
+        if level := row["versions"].get("optimization_level"):
+            compiled += f", at {level}"
         hours = f"{_figure(row['hours'])}, {_figure(row['chip_hours'])}" if "hours" in row else ""
         lines.append(f"| {recipe} | {row['topology']} | {memory} | {sent} | {bound} | {speed} | {hours} | {compiled} |")
     return "\n".join(lines)

@@ -99,9 +99,11 @@ def _compile(ask: Callable, request: dict[str, Any], say: Callable[[str], None],
 
 
 def versions() -> dict[str, str]:
-    """Of what compiles."""
+    """Of what compiles, with jax's optimisation level where one was asked for."""
     try:
         libtpu = importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:
         libtpu = "none"
-    return {"jax": jax.__version__, "libtpu": libtpu}
+    level = jax.config.jax_optimization_level  # type: ignore[attr-defined]
+    asked = {} if level in (None, "UNKNOWN") else {"optimization_level": level}
+    return {"jax": jax.__version__, "libtpu": libtpu} | asked

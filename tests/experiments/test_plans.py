@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 
 from experiments import plans, plans_scaling
@@ -54,6 +55,20 @@ def test_other_versions_plan_anew(out, monkeypatch):
     assert row["versions"] == {"jax": "9", "libtpu": "9"}
 
 
+def test_a_plan_made_with_less_optimisation_says_so(out):
+    usual = jax.config.jax_optimization_level  # type: ignore[attr-defined]
+    jax.config.update("jax_optimization_level", "O1")
+    try:
+        (row,) = run(out, Asked(), only=("bert_wiki_small",), chips=("v5e",))
+    finally:
+        jax.config.update("jax_optimization_level", usual)
+    assert row["versions"]["optimization_level"] == "O1"
+    assert plans.as_markdown(out).endswith(" s, at O1 |")
+    (row,) = run(out, Asked(), only=("bert_wiki_small",), chips=("v5e",))
+    assert "optimization_level" not in row["versions"]
+    assert plans.as_markdown(out).endswith(" s |")
+
+
 def test_one_that_fails_leaves_a_row_and_is_tried_again(out):
     def fail(request):
         if request["topology"].startswith("v4"):
@@ -72,7 +87,9 @@ def test_the_table(out):
     run(out, Asked(), only=("bert_large",), chips=("v5e",))
     run(out, Asked(fits=lambda overrides: False), only=("bert_base",), chips=("v5e",))
     _, _, base, large = plans.as_markdown(out).splitlines()
-    assert base.startswith("| `bert_base --bfloat16` | v5e-16 | 20.00 GiB does not fit / 20.00 GiB does not fit |")
+    assert base.startswith(
+        "| `bert_base --bfloat16 --scan` | v5e-16 | 20.00 GiB does not fit / 20.00 GiB does not fit |"
+    )
     assert large == (
         "| `bert_large --bfloat16 --scan --remat` | v5e-16 | 1.00 GiB / 1.00 GiB | 3.73 GiB / 3.73 GiB "
         "| network / network | 50, 20 / 50, 20 | 13.9, 222 | 18 s / 18 s |"
