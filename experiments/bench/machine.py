@@ -11,7 +11,7 @@ LABELS = ("matmul (jax)", "matmul (torch)")
 
 
 def facts() -> dict[str, Any]:
-    """Platform, date, commit, device and versions; touches the devices."""
+    """Platform, allocator, date, commit, device and versions; touches the devices."""
     import importlib.metadata
     import importlib.util
     import os
@@ -23,7 +23,8 @@ def facts() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = records.environment()
     found["versions"] |= {name: importlib.metadata.version(name) for name in PEERS if importlib.util.find_spec(name)}
-    return {"platform": jax.default_backend(), "cores": cores, **found}
+    allocator = os.environ.get("LD_PRELOAD") or os.environ.get("GLIBC_TUNABLES", "")
+    return {"platform": jax.default_backend(), "cores": cores, "allocator": allocator, **found}
 
 
 def ceilings(gpu: bool) -> list[Side]:
