@@ -101,9 +101,9 @@ def need(library: str) -> Any:
 def pin(cores: int) -> None:
     """Keep this process, and those that it starts, to the first so many of its cores and as many threads.
 
-    Every side also gets jemalloc, where it is installed, with freed memory kept: glibc hands a step's work space back to
-    the system, and clearing it anew took MoCo's step from .65 s to anything up to 1.0 s. Without it, glibc at least uses
-    huge pages.
+    Every side also gets jemalloc, where it is installed, with freed memory kept: glibc hands a step's work space back
+    to the system, and clearing it anew took MoCo's step from .65 s to anything up to 1.0 s. Without it, glibc at least
+    uses huge pages.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
