@@ -17,6 +17,7 @@ NEED_TORCHVISION = ("lightly", "torchvision", "transformers")
 SETTLE = 0.2  # seconds for the threads of the side before to fall asleep
 KEPT = "dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always"  # jemalloc's, in huge pages
 HUGE_PAGES = "glibc.malloc.hugetlb=1"  # where it is not installed
+ORDERED = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
 
@@ -103,13 +104,14 @@ def pin(cores: int) -> None:
 
     Every side also gets jemalloc, where it is installed, with freed memory kept: glibc hands a step's work space back
     to the system, and clearing it anew took MoCo's step from .65 s to anything up to 1.0 s. Without it, glibc at least
-    uses huge pages.
+    uses huge pages. XLA orders a CPU's operations for little memory at once (562 instead of 856 MiB of that step).
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     os.environ.update(dict.fromkeys(THREADS, str(cores)))
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # two processes share a GPU
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {ORDERED}".strip()
     if allocator := ctypes.util.find_library("jemalloc"):
         os.environ.update({"LD_PRELOAD": allocator, "MALLOC_CONF": KEPT})
     else:
