@@ -4,6 +4,9 @@ The train step is compiled for 8, 16 and 64 chips of v5e with 32 rows of the bat
 send gives what is fixed and what grows with the batch; rings are assumed beyond, and the third program says how well
 that holds. Slices of v5e and v6e end at 256 chips. Figures and plot go to experiments/results/scaling.json and .png.
 
+JAX_OPTIMIZATION_LEVEL=O1 takes a quarter of the time and is noted there. It is not for MoCo v2: what that gathers of
+its pictures is then twice as wide, in float32.
+
 Paper: none
 Figure: none
 Command: python -m experiments.plans_scaling
