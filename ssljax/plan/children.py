@@ -72,7 +72,7 @@ def why(code: int, said: str) -> str:
     last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
     if "lockfile" in said or "already in use" in said:
         return (
-            "libtpu is locked by another process of this machine: end it, or remove /tmp/libtpu_lockfile if there is "
+            "libtpu is locked by another process of this machine: end it, or remove its libtpu_lockfile if there is "
             "none."
         )
     if code < 0:
