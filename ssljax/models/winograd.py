@@ -146,13 +146,20 @@ def _transformed(tiles: Tiles, table: Table) -> Tiles:
 
 def _weighted(values: list[Array], table: Table) -> list[Array]:
     """For each row of the table the sum of the values times its weights."""
-    found = []
-    for weights in table:
-        parts = [
-            value if weight == 1 else weight * value for value, weight in zip(values, weights, strict=True) if weight
-        ]
-        found.append(sum(parts[1:], parts[0]))
-    return found
+    return [_sum(values, weights) for weights in table]
+
+
+def _sum(values: list[Array], weights: tuple[float, ...]) -> Array:
+    """In few operations: they are written out for every place of every layer, to be compiled and loaded."""
+    sizes = {abs(weight) for weight in weights if weight}
+    shared = sizes.pop() if len(sizes) == 1 else 1
+    terms = [(weight / shared, value) for weight, value in zip(weights, values, strict=True) if weight]
+    parts = [(weight, value if abs(weight) == 1 else abs(weight) * value) for weight, value in terms]
+    plus, minus = [part for weight, part in parts if weight > 0], [part for weight, part in parts if weight < 0]
+    total = sum(plus[1:], plus[0]) if plus else -minus.pop()
+    for part in minus:
+        total -= part
+    return total if shared == 1 else shared * total
 
 
 def _turned(table: Table) -> Table:
