@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from jax._src import cloud_tpu_init  # jax has no public way to ask for chips before it takes them
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -113,19 +114,36 @@ def shard_batch(batch: dict[str, np.ndarray]) -> dict[str, Array]:
 def start_hosts(heartbeat_timeout: int = 100) -> None:
     """Join the processes of a multi-host run, once, before any device is touched.
 
-    A TPU pod or a Slurm job is found by jax itself; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID. Without them a run on one host needs nothing, and on a TPU VM `jax` asks the metadata server.
+    On a TPU VM (its metadata server knows the slice's other hosts, Kubernetes' environment does in its pods) and in a
+    Slurm job of several tasks jax finds them; elsewhere set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID. A run on one host needs nothing.
 
     Args:
         heartbeat_timeout: seconds after which jax ends everything when it does not hear of a process.
     """
-    explicit = "JAX_COORDINATOR_ADDRESS" in os.environ
-    if explicit:
+    if jax.distributed.is_initialized():
+        return
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
         jax.distributed.initialize(
             os.environ["JAX_COORDINATOR_ADDRESS"],
             int(os.environ["JAX_NUM_PROCESSES"]),
             int(os.environ["JAX_PROCESS_ID"]),
             heartbeat_timeout_seconds=heartbeat_timeout,
         )
-    elif "TPU_WORKER_HOSTNAMES" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1:
+    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1:
         jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_timeout)
+    elif _is_on_tpu():
+        # a TPU that belongs to no slice, such as a notebook's, has no one to ask
+        with contextlib.suppress(ValueError):
+            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat_timeout)
+
+
+def _is_on_tpu() -> bool:
+    """Whether this host has TPU chips and the run is to use them; asked without touching them."""
+    wanted = _platforms()
+    return cloud_tpu_init.running_in_cloud_tpu_vm and (not wanted or "tpu" in wanted.split(","))
+
+
+def _platforms() -> str | None:
+    """Those that jax has been told to use, as JAX_PLATFORMS names them."""
+    return jax.config.jax_platforms  # type: ignore[attr-defined]
