@@ -17,6 +17,7 @@ NEED_TORCHVISION = ("lightly", "torchvision", "transformers")
 SETTLE = 0.2  # seconds for the threads of the side before to fall asleep
 KEPT = "dirty_decay_ms:-1,muzzy_decay_ms:-1"  # jemalloc's
 HUGE_PAGES = "glibc.malloc.hugetlb=1"  # where it is not installed
+ALLOCATORS = ("LD_PRELOAD", "MALLOC_CONF", "GLIBC_TUNABLES")  # what chooses them
 ORDERED = "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 
