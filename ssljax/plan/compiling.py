@@ -152,11 +152,11 @@ def _bytes(tree: Any) -> int:
 
 def _temporary(analysis: Any, known: dict[str, int]) -> dict[str, int]:
     """What the compiler adds to state and batch."""
+    given = analysis.argument_size_in_bytes
+    # all temporaries together are more than are there at once: what it lets through could seem too large
     return {
-        "padding": analysis.argument_size_in_bytes - sum(known.values()),
-        "activations and temporaries": analysis.temp_size_in_bytes
-        + analysis.output_size_in_bytes
-        - analysis.alias_size_in_bytes,
+        "padding": given - sum(known.values()),
+        "activations and temporaries": max(analysis.peak_memory_in_bytes - given, 0),
         "program": analysis.generated_code_size_in_bytes,
     }
 

@@ -1,6 +1,7 @@
 """Compilations for slices: real ones where libtpu is installed, else what is read from them."""
 
 import json
+import types
 
 import jax
 import pytest
@@ -40,6 +41,20 @@ def test_the_compilers_words_for_too_large(said, used, limit):
     assert compiling._too_large(Exception(said)) == {"too_large": {"used": int(used), "limit": int(limit)}}
     with pytest.raises(ValueError, match="another"):
         compiling._too_large(ValueError("another"))
+
+
+@pytest.mark.parametrize(("peak", "at_once"), [(25, 15), (9, 0)])
+def test_temporaries_are_those_that_are_there_at_once(peak, at_once):
+    analysis = types.SimpleNamespace(
+        argument_size_in_bytes=10,
+        output_size_in_bytes=9,
+        alias_size_in_bytes=9,
+        temp_size_in_bytes=40,
+        peak_memory_in_bytes=peak,
+        generated_code_size_in_bytes=3,
+    )
+    found = compiling._temporary(analysis, {"parameters": 6, "batch": 2})
+    assert found == {"padding": 2, "activations and temporaries": at_once, "program": 3}
 
 
 @pytest.mark.parametrize("shard_state", [False, True])
