@@ -16,11 +16,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 from ssljax import cli, compile_cache, records, rows, sharding, text_export, workdirs
 from ssljax.evals import glue, squad, squad_answers
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
+from ssljax.train import buckets
 from ssljax.types import BadInputError
 
 
@@ -89,6 +91,7 @@ def run(config: Config) -> records.Results:
     if not (config.run and config.dev):
         raise BadInputError("give --run DIRECTORY, a trained encoder, and --dev FILE, SQuAD's questions.")
     sharding.start_hosts()
+    buckets.check(workdir)
     finished = workdirs.check(workdir, config, "squad")
     if finished is not None:
         print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
@@ -113,7 +116,7 @@ def run(config: Config) -> records.Results:
         workdirs.claim(workdir, config, "squad")
         answers = squad_answers.n_best(unseen, dev, found["outputs"], **spans)
         predictions = {name: best[0].text for name, best in answers.items()}
-        (Path(workdir) / "predictions.json").write_text(json.dumps(predictions, indent=1))
+        (epath.Path(workdir) / "predictions.json").write_text(json.dumps(predictions, indent=1))
         names = {name: Path(getattr(config, name)).name for name in ("run", "train", "dev")}
         metrics = [{"seeds": found["seeds"], "warnings": [sentence for one in found["warnings"] for sentence in one]}]
         nameless = dataclasses.replace(config, **names)

@@ -14,6 +14,7 @@ from ssljax.data.text.vocabulary import encode, pack, tokenizer
 from ssljax.evals import features
 from ssljax.methods.bert import mean_of_tokens
 from ssljax.plan.command import Plan, plan
+from ssljax.train import buckets
 from ssljax.types import BadInputError
 
 BATCH = 32
@@ -133,7 +134,10 @@ def sentence_vectors(parts, params, vocabulary, lines: Sequence[str]) -> np.ndar
 
 def export(command: Export) -> None:
     """`ssljax export`."""
-    run, target = Path(command.run), Path(command.directory)
+    from etils import epath
+
+    buckets.check(command.run, "run")
+    run, target = epath.Path(command.run), Path(command.directory)
     source = run / (text_export.EXPORTED if command.to == "huggingface" else PICTURES)
     if not source.exists():
         kind = "text" if command.to == "huggingface" else "pictures"
@@ -143,10 +147,10 @@ def export(command: Export) -> None:
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if source.is_dir():
-        shutil.copytree(source, partial)
+        buckets.copy_tree(source, epath.Path(partial))
     else:
         partial.mkdir(parents=True)
-        shutil.copy(source, partial)
+        source.copy(partial / source.name)
     partial.rename(target)
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from ssljax.data.text.vocabulary import Vocabulary, read_vocabulary
 from ssljax.interop import huggingface
 from ssljax.models.bert import BertShape
+from ssljax.train import buckets
 from ssljax.types import BadInputError, PyTree
 
 EXPORTED = "huggingface"  # the folder of a run that holds its encoder
+LAST = "config.json"  # of its files the one that is written when all others are there
 
 
 def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
@@ -21,10 +23,14 @@ def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
     Raises:
         BadInputError: the directory holds neither.
     """
-    for directory in (Path(run) / EXPORTED, Path(run)):
+    from etils import epath
+
+    buckets.check(run, "run")
+    for directory in (epath.Path(run) / EXPORTED, epath.Path(run)):
         if (directory / "model.safetensors").exists():
-            params, shape = huggingface.load_pretrained(directory)
-            return params, shape, _words_of(directory)
+            with buckets.on_disk(directory) as here:
+                params, shape = huggingface.load_pretrained(here)
+                return params, shape, _words_of(here)
     raise BadInputError(
         f"{run} holds no trained encoder; name the --workdir of a finished text run or a directory with "
         "config.json, vocab.txt and model.safetensors."
@@ -42,13 +48,15 @@ def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: 
     from etils import epath
 
     target = epath.Path(directory) / EXPORTED
-    if target.exists():  # of this very run, stopped later on
+    if (target / LAST).exists():  # of this very run, stopped later on
         return
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / EXPORTED
         huggingface.save_pretrained(written, params, shape, vocabulary.words, vocabulary.lower_case)
-        partial = epath.Path(directory) / f"{EXPORTED}.partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        for path in written.iterdir():
-            epath.Path(path).copy(partial / path.name, overwrite=True)
-        partial.rename(target)
+        if buckets.is_local(target):
+            partial = epath.Path(directory) / f"{EXPORTED}.partial"
+            buckets.copy_tree(epath.Path(written), partial)
+            partial.rename(target)
+        else:
+            for path in sorted(epath.Path(written).iterdir(), key=lambda path: path.name == LAST):
+                path.copy(target / path.name, overwrite=True)

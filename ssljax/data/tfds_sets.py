@@ -1,6 +1,6 @@
 """Sets of tensorflow-datasets, read as array_record without TensorFlow."""
 
-from pathlib import Path
+import os
 from typing import Any
 
 from ssljax.data.reader import Reader, missing_split
@@ -48,7 +48,9 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Reader:
 
 def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
     """The prepared set's builder; the error names the command that prepares it."""
-    where = None if data_dir is None else str(Path(data_dir).expanduser())
+    from etils import epath
+
+    where = None if data_dir is None else os.fspath(epath.Path(data_dir).expanduser())
     try:
         builder = tfds.builder(name, data_dir=where)
         prepared = bool(builder.info.splits)

@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from ssljax.train import buckets
+
 
 class RunLog:
     """The log of one run in `workdir`; on processes other than 0 every call does nothing.
@@ -86,7 +88,7 @@ class RunLog:
             self.events.close()
 
     def _append(self, row: dict[str, Any]) -> None:
-        if "://" not in str(self.path):  # object stores cannot append; there the file is written at the end
+        if buckets.is_local(self.path):  # object stores cannot append; there the file is written at the end
             with open(self.path, "a") as file:
                 file.write(_line(row))
 

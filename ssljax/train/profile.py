@@ -1,9 +1,13 @@
 """A trace of a few steps for TensorBoard's profile plugin and for Perfetto."""
 
+import shutil
+import tempfile
 from typing import Any
 
 import jax
 from etils import epath
+
+from ssljax.train import buckets
 
 WARM_UP = 5  # steps of this part of the run that come before: compilation, and the first batches
 
@@ -17,7 +21,7 @@ class Profile:
 
     def __init__(self, workdir: str, steps: int, *, first: int, last: int):
         """Trace `steps` steps of those from `first` to `last`; after the warm-up, if there are so many."""
-        self.directory = str(epath.Path(workdir) / "profile")
+        self.directory = epath.Path(workdir) / "profile"
         self.steps = min(steps, last - first) if jax.process_index() == 0 else 0
         self.begin = max(min(first + WARM_UP, last - steps), first)
         self.running = False
@@ -34,7 +38,9 @@ class Profile:
         if self.running:
             self.close()
         else:
-            jax.profiler.start_trace(self.directory, create_perfetto_trace=True)
+            # jax writes Perfetto's file to local directories only
+            self.written = self.directory if buckets.is_local(self.directory) else tempfile.mkdtemp(prefix="profile-")
+            jax.profiler.start_trace(str(self.written), create_perfetto_trace=True)
             self.begin, self.running = step, True
 
     def close(self) -> None:
@@ -42,3 +48,6 @@ class Profile:
         if self.running:
             self.running, self.steps = False, 0
             jax.profiler.stop_trace()
+            if not buckets.is_local(self.directory):
+                buckets.copy_tree(epath.Path(self.written), self.directory)
+                shutil.rmtree(self.written)

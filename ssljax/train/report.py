@@ -5,12 +5,12 @@ import dataclasses
 import html
 import math
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from ssljax.train.page import plots
 from ssljax.train.page.style import CSS
@@ -79,16 +79,14 @@ def write_report(path: str | os.PathLike[str], report: Report) -> None:
         path: of the .html file; its folder is made if it is missing.
         report: what to show.
     """
-    path, page = Path(path), render(report)
+    page, path = render(report), epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        partial.write_text(page)
+        partial.replace(path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
 
 

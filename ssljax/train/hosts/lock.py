@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from ssljax.train.buckets import is_local
 from ssljax.train.hosts import processes
 from ssljax.train.hosts.processes import Owner, condition, this_process
 from ssljax.types import BadInputError
@@ -93,11 +94,6 @@ def _hold_here(workdir: Any) -> Iterator[None]:
         done.set()
         thread.join(timeout=5)
         release()
-
-
-def is_local(directory: Any) -> bool:
-    """Whether the directory is one of a file system rather than of a bucket."""
-    return "://" not in str(directory)
 
 
 def _take_file(directory: Any, me: Owner):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ssljax.train.buckets import is_local
 from ssljax.train.saving.store import CHANGES_AT_COMMIT
 from ssljax.types import BadInputError
 
@@ -109,11 +110,6 @@ def refuse_misfit(directory: epath.Path, body: dict[str, Any], wanted: dict[str,
                 f"{directory} does not fit: {name} is {there.get(name, 'missing')} there and "
                 f"{here.get(name, 'missing')} here; use the options it was made with, or another --workdir."
             )
-
-
-def is_local(path: epath.Path) -> bool:
-    """Whether the path is one of this machine's, with renames and fsync."""
-    return "://" not in str(path)
 
 
 def sync_directory(directory: epath.Path) -> None:

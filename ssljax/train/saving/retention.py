@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from ssljax.train import buckets
 from ssljax.train.saving import manifest, store
 
 _GOING = ".going"
@@ -14,7 +15,7 @@ _GOING = ".going"
 def folder(workdir: str) -> epath.Path:
     """Where a run's checkpoints are."""
     path = epath.Path(workdir)
-    return (path.resolve() if manifest.is_local(path) else path) / "checkpoints"
+    return (path.resolve() if buckets.is_local(path) else path) / "checkpoints"
 
 
 def keepers(
@@ -54,7 +55,7 @@ def _counts(value: float | None) -> bool:
 
 def numbered(directory: epath.Path) -> list[int]:
     """The steps that have a directory, committed or not, oldest first."""
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal()) if directory.exists() else []
+    return sorted(int(path.name) for path in buckets.entries(directory) if path.name.isdecimal())
 
 
 def committed(directory: epath.Path) -> list[int]:
@@ -74,7 +75,7 @@ def prune(directory: epath.Path, **policy) -> None:
 
 def remove(step: epath.Path) -> None:
     """Take a step away such that what a kill leaves of it is not taken for a damaged one."""
-    if manifest.is_local(step):
+    if buckets.is_local(step):
         going = step.parent / (step.name + _GOING)
         if going.exists():
             going.rmtree()
@@ -94,13 +95,17 @@ def set_aside(step: epath.Path) -> epath.Path:
     while place.exists():
         count += 1
         place = folder / f"{step.name}.{count}"
-    step.rename(place)
+    if buckets.is_local(step):
+        step.rename(place)
+    else:
+        buckets.copy_tree(step, place)
+        remove(step)
     return place
 
 
 def clear_leftovers(directory: epath.Path, step: int | None = None) -> None:
     """Remove what saves and removals that did not come to their end have left, of one step or of all."""
-    for path in list(directory.iterdir()):
+    for path in buckets.entries(directory):
         name, _, rest = path.name.partition(".")
         if not name.isdecimal() or step not in (None, int(name)):
             continue
@@ -110,6 +115,6 @@ def clear_leftovers(directory: epath.Path, step: int | None = None) -> None:
 
 def _cut_short(path: epath.Path) -> bool:
     # storage without renames: a step is written in its place, and these two files come last
-    if manifest.is_local(path):
+    if buckets.is_local(path):
         return False
     return not any((path / name).exists() for name in (manifest.NAME, "commit_success.txt"))
