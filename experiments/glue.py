@@ -22,7 +22,6 @@ from ssljax.data import order
 from ssljax.evals import glue, text_tasks
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
-from ssljax.train import buckets
 from ssljax.types import BadInputError
 
 
@@ -90,7 +89,6 @@ def run(config: Config) -> records.Results:
     if not (config.run and config.data):
         raise BadInputError("give --run DIRECTORY, a trained encoder, and --data DIRECTORY or tfds:NAME, the task.")
     sharding.start_hosts()
-    buckets.check(workdir)
     finished = workdirs.check(workdir, config, "glue")
     if finished is not None:
         print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")

@@ -22,7 +22,6 @@ from ssljax import cli, compile_cache, records, rows, sharding, text_export, wor
 from ssljax.evals import glue, squad, squad_answers
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
-from ssljax.train import buckets
 from ssljax.types import BadInputError
 
 
@@ -91,7 +90,6 @@ def run(config: Config) -> records.Results:
     if not (config.run and config.dev):
         raise BadInputError("give --run DIRECTORY, a trained encoder, and --dev FILE, SQuAD's questions.")
     sharding.start_hosts()
-    buckets.check(workdir)
     finished = workdirs.check(workdir, config, "squad")
     if finished is not None:
         print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")

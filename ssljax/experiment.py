@@ -12,7 +12,7 @@ from ssljax import compile_cache, records, sharding, workdirs
 from ssljax.data.resident import Resident
 from ssljax.pretraining import pretrain
 from ssljax.records import Results
-from ssljax.train import buckets, canary
+from ssljax.train import canary
 from ssljax.train.hosts import heartbeat, interruption, lock
 from ssljax.train.hosts.heartbeat import Beat
 from ssljax.train.hosts.interruption import Interruption
@@ -151,7 +151,6 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
     workdir = config.workdir or f"runs/{experiment.name}"
     # jax ends a run whose processes do not hear of each other; ours, which names the one behind, has to come first
     sharding.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
-    buckets.check(workdir)
     finished = workdirs.check(workdir, config, experiment.name)
     if finished is not None:
         print(f"{workdir} holds this run, finished: here are its results. Choose another --workdir to train again.")

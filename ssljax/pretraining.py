@@ -168,6 +168,7 @@ class _Running(NamedTuple):
         figures = self.log.rows[-1] if self.log.rows and self.log.rows[-1]["step"] == step else {}
         numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
         with self.stop.saving(), self.beat.busy("saving"):
+            self.log.keep()
             checkpoint.save(self.checkpoints, state, numbers)
 
     def discarded(self, step: int, shift: int) -> None:

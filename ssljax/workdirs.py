@@ -7,7 +7,7 @@ import jax
 
 from ssljax import records
 from ssljax.records import Results
-from ssljax.train import checkpoint
+from ssljax.train import buckets, checkpoint
 from ssljax.types import BadInputError
 
 # what a run leaves when it begins or ends
@@ -16,18 +16,27 @@ HARMLESS = {"lock.json", "heartbeats"}  # what a run leaves that ended before it
 
 
 def check(workdir: str, config: Any, name: str) -> Results | None:
-    """Make sure that `workdir` is new or holds this very run, but for the options in `config.allow`; writes nothing.
+    """Make sure that `workdir` is new or holds this very run, but for the options in `config.allow`; changes nothing.
 
     Returns:
         The results if the run is finished, else None.
 
     Raises:
-        BadInputError: the directory holds something else; the sentence says what differs.
+        BadInputError: the directory holds something else, and the sentence says what differs; or it cannot be reached
+            or, if there is something left to do, written to.
     """
+    buckets.check(workdir)
+    finished = _finished(workdir, config, name)
+    if finished is None:
+        buckets.check_writable(workdir)
+    return finished
+
+
+def _finished(workdir: str, config: Any, name: str) -> Results | None:
     from etils import epath
 
     directory = epath.Path(workdir)
-    if not directory.exists():
+    if not directory.is_dir():
         return None
     differing = _differing(workdir, config, name)
     if differing is None:

@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,11 +40,15 @@ class RunLog:
         self.active = jax.process_index() == 0
         if not self.active:
             return
-        self.path = epath.Path(workdir) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows = [row for row in read_metrics(self.path) if row["step"] <= start_step]
+        directory = epath.Path(workdir)
+        self.rows = [row for row in read_metrics(directory / "metrics.jsonl") if row["step"] <= start_step]
+        # object stores cannot append
+        self.mirror = None if buckets.is_local(directory) else buckets.Mirror(directory)
+        here = Path(workdir) if self.mirror is None else self.mirror.here
+        here.mkdir(parents=True, exist_ok=True)
+        self.path = here / "metrics.jsonl"
         self._rewrite()
-        self.events = _event_writer(workdir)
+        self.events = _event_writer(str(here))
         self.bar = _progress_bar(total_steps, start_step, title) if show_bar else None
         self.began = time.time()
 
@@ -77,6 +82,11 @@ class RunLog:
         elif self.active:
             print(line, flush=True)
 
+    def keep(self) -> None:
+        """Make sure that what was written so far outlives this process, and in a bucket this machine."""
+        if self.active and self.mirror is not None:
+            self._to_bucket(self.mirror.copy)
+
     def close(self) -> None:
         """Finish the bar and the files."""
         if not self.active:
@@ -86,11 +96,18 @@ class RunLog:
             self.bar.close()
         if self.events is not None:
             self.events.close()
+        if self.mirror is not None:
+            self._to_bucket(self.mirror.close)
+
+    def _to_bucket(self, copy: Callable[[], None]) -> None:
+        try:
+            copy()
+        except Exception as error:  # each library has its own; a run does not end for its curves
+            self.say(f"The metrics could not be copied to the workdir ({error}); they are in {self.path.parent}.")
 
     def _append(self, row: dict[str, Any]) -> None:
-        if buckets.is_local(self.path):  # object stores cannot append; there the file is written at the end
-            with open(self.path, "a") as file:
-                file.write(_line(row))
+        with open(self.path, "a") as file:
+            file.write(_line(row))
 
     def _rewrite(self) -> None:
         partial = self.path.with_suffix(".partial")
@@ -126,7 +143,7 @@ def _event_writer(workdir: str) -> Any:
     except ImportError:
         print("tensorboardX is not installed: no TensorBoard events are written.")
         return None
-    return SummaryWriter(str(workdir), flush_secs=30)
+    return SummaryWriter(workdir, flush_secs=30)
 
 
 def _progress_bar(total: int, start: int, title: str) -> Any:
