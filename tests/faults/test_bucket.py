@@ -1,4 +1,4 @@
-"""A run whose directory is in a bucket: killed, damaged, taken up, exported; and buckets that will not do."""
+"""Runs and sets in a bucket: killed, damaged, taken up, exported, read; and directories that will not do."""
 
 import json
 import os
@@ -17,12 +17,15 @@ from etils import epath
 
 from experiments.bench import tiny
 from ssljax import workdirs
+from ssljax.data.sources import open_source
 from ssljax.train import buckets
 from ssljax.train.logging import RunLog, read_metrics
 from ssljax.train.saving import manifest
 from ssljax.types import BadInputError
+from tests.data import test_sources_tfds
 from tests.xla_flags import QUICK
 
+data_dir = test_sources_tfds.data_dir  # a prepared set, as a fixture
 STEPS = 5 * tiny.INTERVAL
 
 
@@ -42,6 +45,7 @@ class Bucket:
         with output:
             assert output.readline() == "ready\n"
         self.environment = {
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": self.server,
             "STORAGE_EMULATOR_HOST": self.server,
             "TENSORSTORE_GCS_HTTP_URL": self.server,
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
@@ -138,6 +142,20 @@ def test_a_run_in_a_bucket_is_killed_and_damaged_and_ends_as_a_local_one(bucket,
     complete(bucket, log, "-c", "from ssljax.commands import main; main()", *export)
     found = (tmp_path / "out" / "backbone.safetensors").read_bytes()
     assert found == (tmp_path / "local" / "backbone.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_prepared_set_is_read_from_a_bucket(bucket, data_dir, tmp_path):
+    source = open_source("tfds:tiny_colour", "train", data_dir=data_dir)
+    for path in Path(data_dir).rglob("*.*"):
+        if path.is_file():
+            bucket.write(f"tfds/{path.relative_to(data_dir)}", path.read_bytes())
+    read = "from ssljax.data.sources import open_source; "
+    read += f"source = open_source('tfds:tiny_colour', 'train', data_dir='{bucket.address}/tfds'); "
+    read += "print(*(record['image'].tobytes().hex() for record in source))"
+    complete(bucket, tmp_path / "log.txt", "-c", read)
+    found = (tmp_path / "log.txt").read_text().splitlines()[-1].split()
+    assert [bytes.fromhex(picture) for picture in found] == [record["image"].tobytes() for record in source]
 
 
 def test_a_bucket_that_is_not_there_is_one_sentence(bucket, tmp_path):
