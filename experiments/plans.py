@@ -31,6 +31,7 @@ from ssljax.rows import paragraphs
 from ssljax.types import BadInputError
 
 RESULTS = records.RESULTS / "plans.json"
+AT_ONCE = "at once"  # earlier plans added up all temporaries, also those that are never there together
 SHOWN = ("gather", "while")  # what the views' programs are to be free of
 
 
@@ -103,7 +104,8 @@ def _plan(each: Wanted, topology: str, ask: Callable[[dict[str, Any]], dict[str,
         plan = making.make(each.name, topology, each.options, advise=False, ask=ask, say=say)
         request = {"what": "views", "topology": topology, "name": each.name, "options": list(each.options)}
         operations = ask(request)["operations"]
-        return plan | {"operations_of_views": {name: operations.get(name, 0) for name in SHOWN}}
+        found = {name: operations.get(name, 0) for name in SHOWN}
+        return plan | {"operations_of_views": found, "temporaries": AT_ONCE}
     except BadInputError as error:
         return {"experiment": each.name, "options": list(each.options), "topology": topology, "failed": str(error)}
 
@@ -119,7 +121,8 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _is_done(path: Path, each: Wanted, topology: str, versions: dict[str, str]) -> bool:
     sought = (each.name, each.options, topology)
-    return any(_key(row) == sought and row["versions"] == versions and "failed" not in row for row in read(path))
+    rows = [row for row in read(path) if _key(row) == sought]
+    return any(row["versions"] == versions and row.get("temporaries") == AT_ONCE for row in rows)
 
 
 def _put(path: Path, found: dict[str, Any]) -> None:
@@ -145,6 +148,7 @@ def as_markdown(path: Path) -> str:
             continue
         cells = zip(*map(_cells, row["stretches"]), strict=True)
         memory, sent, bound, speed, compiled = (" / ".join(each) for each in cells)
+        memory = memory if row.get("temporaries") == AT_ONCE else f"<= {memory}"
         if level := row["versions"].get("optimization_level"):
             compiled += f", at {level}"
         hours = f"{_figure(row['hours'])}, {_figure(row['chip_hours'])}" if "hours" in row else ""
