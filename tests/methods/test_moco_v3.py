@@ -148,7 +148,7 @@ def test_both_directions_are_summed_and_the_metrics_are_the_first_ones():
     swapped, _ = jax.jit(tested.loss)(
         params, aux, {"view_1": views["view_2"], "view_2": views["view_1"]}, jax.random.key(1)
     )
-    np.testing.assert_allclose(loss, swapped, rtol=1e-6)
+    np.testing.assert_allclose(loss, swapped, rtol=1e-5)
     np.testing.assert_allclose(loss, expected("moco_v3_steps")["losses"][0], rtol=1e-5)
     assert metrics.keys() == {"loss", "pretext_top1", "embedding_std", "alignment"}
     assert float(metrics["loss"]) == float(loss)
