@@ -148,7 +148,7 @@ def as_markdown(path: Path) -> str:
             continue
         cells = zip(*map(_cells, row["stretches"]), strict=True)
         memory, sent, bound, speed, compiled = (" / ".join(each) for each in cells)
-        memory = memory if row.get("temporaries") == AT_ONCE else f"<= {memory}"
+        memory = memory if row.get("temporaries") == AT_ONCE else f"~ {memory}"
         if level := row["versions"].get("optimization_level"):
             compiled += f", at {level}"
         hours = f"{_figure(row['hours'])}, {_figure(row['chip_hours'])}" if "hours" in row else ""

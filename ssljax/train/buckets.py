@@ -108,9 +108,9 @@ class Mirror:
         self._thread.start()
 
     def copy(self) -> None:
-        """Copy what has changed."""
+        """Copy what has changed, but for files that are about to take another's place."""
         with self._turn:
-            for path in self.here.iterdir():
+            for path in (path for path in self.here.iterdir() if path.suffix != ".partial"):
                 facts = path.stat()
                 state = facts.st_mtime_ns, facts.st_size
                 if self._copied.get(path.name) != state:

@@ -71,11 +71,11 @@ def test_a_plan_made_with_less_optimisation_says_so(out):
 
 def test_a_plan_that_added_up_all_temporaries_says_so_and_is_made_anew(out):
     (row,) = run(out, Asked(), only=("bert_wiki_small",), chips=("v5e",))
-    assert "<=" not in plans.as_markdown(out)
+    assert "~" not in plans.as_markdown(out)
     out.write_text(json.dumps([{name: value for name, value in row.items() if name != "temporaries"}]))
-    assert "| v5e-4 | <= " in plans.as_markdown(out)
+    assert "| v5e-4 | ~ " in plans.as_markdown(out)
     run(out, Asked(), only=("bert_wiki_small",), chips=("v5e",))
-    assert "<=" not in plans.as_markdown(out)
+    assert "~" not in plans.as_markdown(out)
 
 
 def test_one_that_fails_leaves_a_row_and_is_tried_again(out):

@@ -188,6 +188,7 @@ def test_a_mirror_copies_what_has_changed(tmp_path):
     (tmp_path / "bucket").mkdir()
     mirror = buckets.Mirror(epath.Path(tmp_path / "bucket"), every=0.01)
     (mirror.here / "a").write_text("1")
+    (mirror.here / "a.partial").write_text("12")
     mirror.copy()
     assert (tmp_path / "bucket" / "a").read_text() == "1"
     (tmp_path / "bucket" / "a").unlink()
@@ -202,6 +203,7 @@ def test_a_mirror_copies_what_has_changed(tmp_path):
     mirror.close()
     assert (tmp_path / "bucket" / "a").read_text() == "12"
     assert not mirror.here.exists()
+    assert {path.name for path in (tmp_path / "bucket").iterdir()} == {"a", "b"}
 
 
 def test_metrics_that_cannot_be_copied_do_not_end_the_run(tmp_path, capsys):
