@@ -7,7 +7,7 @@ docstrings and the README.
 import sys
 from pathlib import Path
 
-from ssljax import rows
+from ssljax.run import ledger as rows
 
 HERE = Path(__file__).parent
 

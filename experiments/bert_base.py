@@ -11,9 +11,11 @@ Differs: the corpus, which was BooksCorpus and English Wikipedia; masks and pair
 
 import dataclasses
 
-from ssljax import cli, optim, text
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.models.bert import SIZES
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,11 @@ Differs: everything but the method: two layers, a vocabulary of 1,200 words lear
 
 import dataclasses
 
-from ssljax import cli, optim, text
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.models.bert import BertShape
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 
 SENTENCES = (
     'The "while" statement is used for repeated execution as long as an [MASK] is true.',

@@ -12,9 +12,11 @@ Differs: as bert_base; a batch is computed at once, not in accumulated pieces, s
 import dataclasses
 import itertools
 
-from ssljax import cli, optim, text
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.models.bert import SIZES
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,11 @@ Differs: pre-training alone, with bert_base's numbers; the paper's figures are a
 import dataclasses
 from typing import Literal
 
-from ssljax import cli, optim, text
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.models.bert import SIZES
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 
 
 @dataclasses.dataclass(frozen=True)

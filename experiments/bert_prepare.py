@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from ssljax.cli import refuse
-from ssljax.data.text.prepare import Progress, check_paths, prepare
-from ssljax.data.text.reading import read_lines
-from ssljax.data.text.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
-from ssljax.rows import paragraphs
+from ssljax.cli.experiments import refuse
+from ssljax.run.ledger import paragraphs
+from ssljax.text.prepare import Progress, check_paths, prepare
+from ssljax.text.reading import read_lines
+from ssljax.text.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
 from ssljax.types import BadInputError
 
 EVERY_S = 5

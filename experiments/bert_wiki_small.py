@@ -16,9 +16,11 @@ Differs: with next-sentence prediction, on the text that is given, with its leng
 
 import dataclasses
 
-from ssljax import cli, optim, text
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.models.bert import BertShape
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,13 @@ Differs: everything but the method: a ResNet of three blocks, 12,000 pictures of
 
 import dataclasses
 
-from ssljax import cli, optim, vision
-from ssljax.data import views
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
+from ssljax.run.experiment import Experiment
+from ssljax.vision import task as vision
+from ssljax.vision import views
 
 MEAN, STD = (0.286,), (0.353,)
 

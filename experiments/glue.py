@@ -17,11 +17,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from ssljax import cli, compile_cache, records, rows, sharding, text_export, workdirs
+from ssljax import sharding
+from ssljax.cli import experiments as cli
 from ssljax.data import order
-from ssljax.evals import glue, text_tasks
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
+from ssljax.run import compile_cache
+from ssljax.run import ledger as rows
+from ssljax.run import results as records
+from ssljax.run import workdir as workdirs
+from ssljax.text import export as text_export
+from ssljax.text import glue, text_tasks
 from ssljax.types import BadInputError
 
 

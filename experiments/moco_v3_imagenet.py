@@ -14,11 +14,13 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssljax import cli, ema, evals, optim, vision
-from ssljax.data import views
-from ssljax.experiment import Experiment
+from ssljax import ema, evals, optim
+from ssljax.cli import experiments as cli
 from ssljax.methods.moco_v3 import moco_v3
 from ssljax.models import heads, resnet
+from ssljax.run.experiment import Experiment
+from ssljax.vision import task as vision
+from ssljax.vision import views
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,10 +16,10 @@ import dataclasses
 import sys
 import time
 
-from ssljax.cli import refuse
-from ssljax.data import packed, pictures, sources
-from ssljax.rows import paragraphs
+from ssljax.cli.experiments import refuse
+from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
+from ssljax.vision import packed, pictures, sources
 
 EVERY_S = 5
 

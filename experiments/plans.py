@@ -23,11 +23,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssljax import records
-from ssljax.cli import refuse
+from ssljax.cli.experiments import refuse
 from ssljax.plan import children, chips, making
 from ssljax.plan.table import in_words
-from ssljax.rows import paragraphs
+from ssljax.run import results as records
+from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
 
 RESULTS = records.RESULTS / "plans.json"

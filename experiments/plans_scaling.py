@@ -23,10 +23,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssljax import records
-from ssljax.cli import refuse
+from ssljax.cli.experiments import refuse
 from ssljax.plan import children, chips, making, scaling
-from ssljax.rows import paragraphs
+from ssljax.run import results as records
+from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
 
 ROWS = 32

@@ -13,11 +13,13 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from ssljax import cli, optim, vision
-from ssljax.data import views
-from ssljax.experiment import Experiment
+from ssljax import optim
+from ssljax.cli import experiments as cli
 from ssljax.methods.simclr import simclr
 from ssljax.models import heads, resnet
+from ssljax.run.experiment import Experiment
+from ssljax.vision import task as vision
+from ssljax.vision import views
 
 
 @dataclasses.dataclass(frozen=True)

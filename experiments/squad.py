@@ -18,10 +18,16 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from ssljax import cli, compile_cache, records, rows, sharding, text_export, workdirs
-from ssljax.evals import glue, squad, squad_answers
+from ssljax import sharding
+from ssljax.cli import experiments as cli
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
+from ssljax.run import compile_cache
+from ssljax.run import ledger as rows
+from ssljax.run import results as records
+from ssljax.run import workdir as workdirs
+from ssljax.text import export as text_export
+from ssljax.text import glue, squad, squad_answers
 from ssljax.types import BadInputError
 
 

@@ -18,13 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax import cli, optim, sharding
-from ssljax.data import fashion_mnist, loader, sources, views
-from ssljax.experiment import Experiment, RunConfig, Task
+from ssljax import optim, sharding
+from ssljax.cli import experiments as cli
+from ssljax.data import loader
 from ssljax.losses.contrastive import binary_contrastive, l2_normalize
 from ssljax.models import heads, resnet
+from ssljax.run.experiment import Experiment, RunConfig, Task
 from ssljax.types import Encoder, Method, chain
-from ssljax.vision_page import to_pixels
+from ssljax.vision import fashion_mnist, sources, views
+from ssljax.vision.page import to_pixels
 
 MEAN, STD = (0.286,), (0.353,)
 KINDS = (1, 8)  # Fashion-MNIST's trousers and bags
@@ -92,7 +94,7 @@ def open_task(method: Method, two_views: views.TwoViews) -> Task:
 
     def page(params, aux, log):
         del log
-        from ssljax.train.page.matrix_plots import similarity_matrix
+        from ssljax.train.report.matrix_plots import similarity_matrix
 
         after = _cosines(np.asarray(embed((params, aux))))
         figure = similarity_matrix(before["matrix"], after, labels, fashion_mnist.CLASS_NAMES)

@@ -136,7 +136,7 @@ def main() -> None:
     """Run the command line."""
     import tyro
 
-    from ssljax import cli
+    from ssljax.cli import experiments as cli
     from ssljax.types import BadInputError
 
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))

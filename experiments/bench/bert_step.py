@@ -61,9 +61,10 @@ def our_method(size: str, gpu: bool) -> tuple[Any, Any]:
 
     import jax.numpy as jnp
 
-    from ssljax import optim, text
+    from ssljax import optim
     from ssljax.methods import bert
     from ssljax.models import bert as models
+    from ssljax.text import task as text
 
     shape = dataclasses.replace(models.SIZES[size], vocab_size=WORDS, dropout=DROPOUT, attention_dropout=DROPOUT)
     parts = text.build(shape, jnp.bfloat16 if gpu else jnp.float32)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.bench import children, fault_devices, fault_files, fault_runs, fault_soak, fuzz, tiny
-from ssljax import cli, records
+from ssljax.cli import experiments as cli
+from ssljax.run import results as records
 from ssljax.types import BadInputError
 
 RESULTS = records.RESULTS / "faults.json"

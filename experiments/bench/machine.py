@@ -18,7 +18,7 @@ def facts() -> dict[str, Any]:
 
     import jax
 
-    from ssljax import records
+    from ssljax.run import results as records
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = records.environment()

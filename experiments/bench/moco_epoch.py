@@ -19,7 +19,7 @@ def load(data: str, images: int) -> Any:
 
     if not data:
         return views.pictures(images, 32)
-    from ssljax.data.sources import open_source
+    from ssljax.vision.sources import open_source
 
     source = open_source(data, "train")
     return np.stack([source[index]["image"] for index in range(min(images, len(source)))])
@@ -30,9 +30,9 @@ def ours(data: str, images: int, batch: int, gpu: bool) -> Ready:
     import jax
 
     from ssljax.data import loader
-    from ssljax.data.views import cifar
     from ssljax.train.state import init_state
     from ssljax.train.step import compile_step
+    from ssljax.vision.views import cifar
 
     method, optimizer = moco_step.our_method(18, gpu)
     records = [{"image": picture} for picture in load(data, images)]

@@ -18,9 +18,9 @@ def sides(gpu: bool) -> list[Side]:
 
 def packed(images: int) -> Ready:
     """From a file of pixels, mapped into memory."""
-    from ssljax.data.packed import pack
-    from ssljax.data.pictures import resize_center
-    from ssljax.data.sources import open_source
+    from ssljax.vision.packed import pack
+    from ssljax.vision.pictures import resize_center
+    from ssljax.vision.sources import open_source
 
     folder = _folder(images)
     out = tempfile.mkdtemp(prefix="bench-packed-")
@@ -52,8 +52,8 @@ def _epoch(data: str) -> Ready:
     import jax
 
     from ssljax.data import loader
-    from ssljax.data.pictures import random_crops
-    from ssljax.data.sources import open_source
+    from ssljax.vision.pictures import random_crops
+    from ssljax.vision.sources import open_source
 
     source: Any = open_source(data, "train")
     steps = len(source) // BATCH

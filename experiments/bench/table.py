@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 
 def put(path: Path, name: str, found: dict[str, Any]) -> None:
     """Write one entry; the others stay."""
-    from ssljax import records
+    from ssljax.run import results as records
 
     path.parent.mkdir(parents=True, exist_ok=True)
     records.write(path, json.dumps(read(path) | {name: found}, indent=2) + "\n")

@@ -29,8 +29,8 @@ def tokens(gpu: bool, text: str) -> list[Side]:
 @functools.cache
 def lines(text: str, limit: int = 2_000_000) -> tuple[str, ...]:
     """The first lines of a file, or the language reference of this Python; empty ones end documents."""
-    from ssljax.data.text import python_topics
-    from ssljax.data.text.reading import decode, read_blocks
+    from ssljax.text import python_topics
+    from ssljax.text.reading import decode, read_blocks
 
     if not text:
         return tuple(python_topics.as_text(python_topics.python_topics()).splitlines())
@@ -39,7 +39,7 @@ def lines(text: str, limit: int = 2_000_000) -> tuple[str, ...]:
 
 def vocabulary(text: str) -> Any:
     """8,000 pieces, trained on the lines."""
-    from ssljax.data.text.vocabulary import train_vocabulary
+    from ssljax.text.vocabulary import train_vocabulary
 
     return train_vocabulary(iter(lines(text)), 8000)
 
@@ -54,8 +54,8 @@ def our_instances(text: str) -> Ready:
     """Pairs of segments drawn from the prepared corpus, masked on the device by whole words."""
     import jax
 
-    from ssljax.data.text import batches, corpus, prepare
-    from ssljax.data.text.masking import Masking
+    from ssljax.text import batches, corpus, prepare
+    from ssljax.text.masking import Masking
 
     folder, words = tempfile.mkdtemp(prefix="bench-text-"), vocabulary(text)
     prepare.prepare([_written(folder, text)], words, f"{folder}/prepared")
@@ -106,7 +106,7 @@ def our_tokens(text: str) -> Ready:
     """`prepare`: sentences, tokens, offsets and hashes, to files."""
     import itertools
 
-    from ssljax.data.text import prepare
+    from ssljax.text import prepare
 
     folder, words, numbers = tempfile.mkdtemp(prefix="bench-text-"), vocabulary(text), itertools.count()
     source = _written(folder, text)
@@ -131,7 +131,7 @@ def their_tokens(text: str) -> Ready:
 
 
 def _their_tokenizer(text: str, transformers: Any) -> Any:
-    from ssljax.data.text.vocabulary import write_vocabulary
+    from ssljax.text.vocabulary import write_vocabulary
 
     path = Path(tempfile.mkdtemp(prefix="bench-text-")) / "vocab.txt"
     write_vocabulary(vocabulary(text), path)

@@ -17,8 +17,8 @@ from etils import epath
 from experiments import bert_demo, moco_cifar10, simclr_cifar10
 from experiments.bench import children
 from experiments.bench.children import Child, Page
-from ssljax import cli
-from ssljax.data.text import prepare, python_topics, vocabulary
+from ssljax.cli import experiments as cli
+from ssljax.text import prepare, python_topics, vocabulary
 from ssljax.train.logging import read_metrics
 from ssljax.train.saving import manifest, retention
 

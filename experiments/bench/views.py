@@ -25,7 +25,7 @@ def ours(images: int, gpu: bool) -> Ready:
     """Both views of a batch in one call."""
     import jax
 
-    from ssljax.data import views
+    from ssljax.vision import views
 
     both = jax.jit(lambda key, image: views.moco_v2()(key, image))
     batch = jax.numpy.asarray(pictures(images))

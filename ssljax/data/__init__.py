@@ -1,1 +1,1 @@
-"""From data to batches on the devices: sources, pictures, loader, views."""
+"""What every field shares on the way from a source of records to batches on the devices."""

@@ -15,8 +15,7 @@ import numpy as np
 from ssljax import sharding
 from ssljax.data import resident
 from ssljax.data.order import batch_indices, record_rng
-from ssljax.data.pictures import Record, Transform
-from ssljax.data.sources import Source, check_enough, name_of, read_record, require_labels, told
+from ssljax.data.records import Record, Transform, check_enough, name_of, read_record, require_labels, skips, summary
 from ssljax.data.workers import in_processes, take
 from ssljax.types import Array, BadInputError
 
@@ -33,7 +32,7 @@ def batches(
     num_steps: int,
     shift: int = 0,
     transform: Transform | None = None,
-    fields: Sequence[str] = ("image",),
+    fields: Sequence[str] = (),
     resident_bytes: int | None = None,
     workers: int = 0,
     undrawn: bool = False,
@@ -48,7 +47,7 @@ def batches(
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
         shift: read the data of so many steps later.
         transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
-        fields: of the records, such as ("image", "label").
+        fields: of the records to yield, such as ("image", "label"); none: all but the label.
         resident_bytes: a set without a transform lies on the devices, split over them, where each one's share is at
             most this; None: `resident.budget()`, 0 always streams.
         workers: processes that read and transform; 0 uses threads. Of a streamed set so many records are held ahead
@@ -58,44 +57,53 @@ def batches(
             so that a compiled step can do it.
 
     Returns:
-        An iterator of {field: [batch_size, ...]}: uint8 images, int32 labels; or of `resident.Resident`.
+        An iterator of {field: [batch_size, ...]}, numbers as int32; or of `resident.Resident`.
 
     Raises:
-        BadInputError: too few pictures for a batch, no such field, different sizes, an unreadable picture.
+        BadInputError: too few records for a batch, no such field, different shapes, an unreadable record.
     """
     check_enough(source, batch_size)
     devices = sharding.data_devices()
     if batch_size < 1 or batch_size % devices:
         raise BadInputError(f"batch_size={batch_size} must be a multiple of the {devices} devices.")
+    fields = fields or [field for field in read_record(source, 0) if field not in ("label", "skipped")]
     if "label" in fields:
         require_labels(source)
     steps = range(start_step + shift, num_steps + shift)
     room = devices * (resident.budget() if resident_bytes is None else resident_bytes)
-    if transform is None and len(source) * read_record(source, 0)["image"].nbytes <= room:
+    if transform is None and len(source) * _record_bytes(source, fields) <= room:
         arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
         return _resident_batches(arrays, seed, batch_size, steps, undrawn)
     return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
 
 
-def load_all(source: Any, *, transform: Transform | None = None, limit: int | None = None) -> dict[str, Any]:
+def load_all(
+    source: Any, *, transform: Transform | None = None, limit: int | None = None, fields: Sequence[str] = ()
+) -> dict[str, Any]:
     """The whole set in memory, in its order, for evaluation.
 
     Args:
         source: records by index.
         transform: such as `pictures.resize_center(224, 256)`.
         limit: read only this many, evenly spaced, so that a set sorted by class keeps all its classes.
+        fields: of the records; none: all that the first one has.
 
     Returns:
-        {"image": uint8[N, H, W, C], "label": int32[N]}, without "label" where there are none.
+        {field: [N, ...]}; numbers, such as labels, as int32.
 
     Raises:
-        BadInputError: pictures of different sizes, or an unreadable one.
+        BadInputError: records of different shapes, or an unreadable one.
     """
     count = len(source) if limit is None else min(limit, len(source))
     if count < 1:
-        raise BadInputError(f"{name_of(source)}: limit={limit} leaves no pictures; give 1 to {len(source)}.")
+        raise BadInputError(f"{name_of(source)}: limit={limit} leaves no records; give 1 to {len(source)}.")
     records = _read_all(source, transform, [k * len(source) // count for k in range(count)])
-    return _stack(source, records, [field for field in ("image", "label") if field in records[0]])
+    return _stack(source, records, fields or [field for field in records[0] if field != "skipped"])
+
+
+def _record_bytes(source: Any, fields: Sequence[str]) -> int:
+    record = read_record(source, 0)
+    return sum(np.asarray(record[field]).nbytes for field in fields if field in record)
 
 
 def local_rows(batch_size: int) -> np.ndarray:
@@ -126,8 +134,10 @@ def _stack(source: Any, records: list[Record], fields: Iterable[str]) -> dict[st
         shapes = {value.shape for value in values}
         if len(shapes) > 1:
             found = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
-            mend = "give a transform such as resize_center or random_crops"
-            raise BadInputError(f"{name_of(source)} has pictures of different sizes such as {found}; {mend}.")
+            raise BadInputError(
+                f"{name_of(source)}: {field} comes in different shapes such as {found}; give a transform that makes "
+                "them alike, such as pictures.resize_center or pictures.random_crops."
+            )
         arrays[field] = np.stack(values) if values[0].ndim else np.array(values, np.int32)
     return arrays
 
@@ -195,7 +205,7 @@ def _transformed(source: Any, transform: Transform | None, index: int, rng: np.r
         made = transform(record, rng)
     except Exception as error:
         raise BadInputError(
-            f"{name_of(source)}: the transform of record {index} failed ({told(error)}); mend one of the two."
+            f"{name_of(source)}: the transform of record {index} failed ({summary(error)}); fix one of the two."
         ) from error
     return made | {"skipped": record["skipped"]} if "skipped" in record else made
 
@@ -205,5 +215,5 @@ def _note(source: Any, records: list[Record | str]) -> None:
     for record in records:
         if isinstance(record, str):
             raise BadInputError(record)
-        if "skipped" in record and isinstance(source, Source):
+        if "skipped" in record and skips(source):
             source.bad.update(record["skipped"])

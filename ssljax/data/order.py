@@ -30,7 +30,7 @@ def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.nda
     if seed < 0 or step < 0:
         raise BadInputError(f"seed={seed}, step={step}: both must be 0 or more.")
     if not 1 <= batch_size <= size:
-        raise BadInputError(f"batch_size={batch_size} must lie in 1 to the {size} pictures that there are.")
+        raise BadInputError(f"batch_size={batch_size} must lie in 1 to the {size} examples that there are.")
     epoch, within = divmod(step, size // batch_size)
     return permutation(seed, epoch, size)[within * batch_size : (within + 1) * batch_size]
 

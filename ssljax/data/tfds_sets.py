@@ -1,53 +1,23 @@
-"""Sets of tensorflow-datasets, read as array_record without TensorFlow."""
+"""Finding a prepared set of tensorflow-datasets, for any field."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
-from ssljax.data.reader import Reader, missing_split
 from ssljax.types import BadInputError
 
 
-def open_tfds(name: str, split: str, data_dir: str | None) -> Reader:
-    """One split of a prepared set that has a feature `image`, and perhaps a `label`."""
-    import tensorflow_datasets as tfds
+def prepared_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
+    """The builder of a set that is prepared.
 
-    builder = _builder(tfds, name, data_dir)
-    features: Any = dict(builder.info.features.items())
-    if not isinstance(features.get("image"), tfds.features.Image):
-        held = ", ".join(features)
-        raise BadInputError(f"tfds:{name} has no pictures named 'image' but {held}; take another set.")
-    try:
-        records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        raise BadInputError(f"tfds:{name} is not array_record; run: {_command(name, data_dir)}") from error
-    except (ValueError, KeyError) as error:
-        raise missing_split(f"tfds:{name}", split, builder.info.splits) from error
-    label = features.get("label")
-    labelled = isinstance(label, tfds.features.ClassLabel)
+    Args:
+        tfds: the library, `tensorflow_datasets`.
+        name: of the set.
+        data_dir: where sets lie; None: tfds' own default.
 
-    def read(index):
-        try:
-            record = records[index]
-            picture, number = record["image"], int(record["label"]) if labelled else None
-        except Exception as error:  # array_record and tfds raise several kinds of exceptions on damaged bytes
-            raise BadInputError(f"a damaged record ({' '.join(str(error).split())[:200]})") from error
-        if not isinstance(picture, bytes):
-            raise BadInputError("a damaged record (it has no picture)")
-        return picture, number
-
-    return Reader(
-        name=f"tfds:{name} ({split})",
-        length=len(records),
-        read=read,
-        picture_name=lambda i: f"tfds:{name} ({split}): picture {i}",
-        class_names=tuple(label.names) if labelled else None,
-        identity=f"{builder.info.full_name} {split}".encode(),
-        channels=1 if features["image"].shape[-1] == 1 else 3,
-    )
-
-
-def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
-    """The prepared set's builder; the error names the command that prepares it."""
+    Raises:
+        BadInputError: it is not prepared there; the message names the command that prepares it.
+    """
     from etils import epath
 
     where = None if data_dir is None else os.fspath(epath.Path(data_dir).expanduser())
@@ -63,8 +33,14 @@ def _builder(tfds: Any, name: str, data_dir: str | None) -> Any:
 
 def _unprepared(name: str, data_dir: str | None) -> str:
     place = "in tfds' own folder" if data_dir is None else f"in {data_dir}"
-    return f"tfds:{name} is not prepared {place}; if the name is right, run: {_command(name, data_dir)}"
+    return f"tfds:{name} is not prepared {place}; if the name is right, run: {build_command(name, data_dir)}"
 
 
-def _command(name: str, data_dir: str | None) -> str:
+def build_command(name: str, data_dir: str | None) -> str:
+    """The command that prepares a set as array_record."""
     return f"tfds build {name} --file_format=array_record" + (f" --data_dir={data_dir}" if data_dir else "")
+
+
+def missing_split(name: str, split: str, splits: Iterable[str]) -> BadInputError:
+    """The error for a split that is not there, with those that are."""
+    return BadInputError(f"{name} has no split {split!r}; there are: {', '.join(sorted(splits))}.")

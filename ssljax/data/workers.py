@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
-from ssljax.data.sources import name_of, told
+from ssljax.data.records import name_of, summary
 from ssljax.types import BadInputError
 
 
@@ -32,7 +32,7 @@ def take(source: Any, records: Iterator[Any], count: int, step: int, workers: in
             raise
         died = re.search(r"exit code (-?\d+)", str(error))
         if died is None:
-            fault, mend = f"failed ({told(error)})", "mend that or give workers=0, which reads in threads"
+            fault, mend = f"failed ({summary(error)})", "mend that or give workers=0, which reads in threads"
         else:
             fault = f"died of {_cause(int(died[1]))}"
             mend = "where memory ran out give fewer workers, then run the same command again"

@@ -12,8 +12,8 @@ class ProbeConfig:
     """The numbers of a linear probe; the defaults are MoCo v1's and v2's.
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images of one step over all devices.
+        epochs: passes over the training examples.
+        batch_size: examples of one step over all devices.
         learning_rate: at the start and for this batch size; it changes at the ends of epochs only.
         schedule: "step" multiplies by `decay` at each of `milestones` (epochs), "cosine" goes to 0.
         milestones: epochs, from 0, at which "step" decays.

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,52 +19,62 @@ class BackboneChangedError(RuntimeError):
 
 
 def extract(
-    features_fn: Callable[[PyTree, Array], dict[str, Array]],
+    features_fn: Callable[[PyTree, Any], dict[str, Array]],
     variables: PyTree,
-    images: np.ndarray,
+    inputs: Any,
     *,
+    names: Sequence[str] = (),
     batch_size: int = 512,
 ) -> dict[str, np.ndarray]:
-    """The features of all images, batch by batch, on every host.
+    """The features of a whole set, batch by batch, on every host.
 
     Batches are split over `data` under a mesh. The last batch is padded, so that one program is compiled for
     one `features_fn`: hand over the same function object, not a new lambda, at each call.
 
     Args:
-        features_fn: `(variables, images uint8[B, H, W, C]) -> {name: [B, D]}`; normalises the images and
-            applies the encoder in eval mode.
+        features_fn: `(variables, inputs) -> {name: [B, D]}`; applies the encoder in eval mode.
         variables: what `features_fn` reads, such as `(params, aux)`.
-        images: uint8[N, H, W, C], the same on every host.
-        batch_size: images of one call over all devices; rounded up to a multiple of the devices.
+        inputs: arrays [N, ...] in any tree, such as uint8[N, H, W, C], the same on every host.
+        names: of the features to compute and keep; none: all. What only the others need is not computed.
+        batch_size: rows of one call over all devices; rounded up to a multiple of the devices.
 
     Returns:
-        `{name: float32[N, D]}`, in the order of `images`.
+        `{name: float32[N, D]}`, in the order of `inputs`.
 
     Raises:
-        BadInputError: there are no images, or `batch_size` is below 1.
+        BadInputError: there are no rows, no such feature, or `batch_size` is below 1.
 
     >>> images = np.ones((3, 4, 4, 1), np.uint8)
     >>> extract(lambda scale, x: {"mean": scale * x.mean((1, 2))}, 2.0, images)["mean"].shape
     (3, 1)
     """
-    if len(images) == 0:
-        raise BadInputError("images: there are none to extract features from; give at least one.")
+    count = len(jax.tree.leaves(inputs)[0])
+    if count == 0:
+        raise BadInputError("inputs: there are no rows to extract features from; give at least one.")
     if batch_size < 1:
         raise BadInputError(f"batch_size={batch_size}: give at least 1.")
-    size = round_up(min(batch_size, len(images)), sharding.data_devices())
+    size = round_up(min(batch_size, count), sharding.data_devices())
     parts = []
-    for start in range(0, len(images), size):
-        batch = np.asarray(images[start : start + size])
-        outputs = _apply(features_fn, variables, place(pad_rows(batch, size), split=True))
-        parts.append({name: np.asarray(value, np.float32)[: len(batch)] for name, value in outputs.items()})
+    for start in range(0, count, size):
+        rows = min(size, count - start)
+        batch = jax.tree.map(functools.partial(_rows, start=start, rows=rows, size=size), inputs)
+        outputs = _apply(features_fn, tuple(names), variables, batch)
+        parts.append({name: np.asarray(value, np.float32)[:rows] for name, value in outputs.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _apply(features_fn, variables, images):
+def _rows(values: np.ndarray, *, start: int, rows: int, size: int) -> Array:
+    return place(pad_rows(np.asarray(values[start : start + rows]), size), split=True)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(features_fn, names, variables, inputs):
     # the state may be laid over `data` (--shard-state); every device needs all of it here
-    outputs = features_fn(sharding.gather(variables), images)
-    return sharding.gather(jax.tree.map(lambda value: value.astype(jnp.float32), outputs))
+    outputs = features_fn(sharding.gather(variables), inputs)
+    if unknown := [name for name in names if name not in outputs]:
+        raise BadInputError(f"there are no features {unknown[0]!r}; the method has {', '.join(outputs)}.")
+    kept = {name: outputs[name].astype(jnp.float32) for name in names or outputs}
+    return sharding.gather(kept)
 
 
 @contextlib.contextmanager
@@ -157,20 +168,26 @@ def check_split(train_features, train_labels, test_features, num_classes: int):
 
 
 def labelled_batch(batch: Batch, num_classes: int, size: int = 0) -> dict[str, Array]:
-    """This host's rows `{"image", "label"}` as a global batch; rows are added up to `size`, labelled -1.
+    """This host's rows, inputs by name and "label", as a global batch; rows are added up to `size`, labelled -1.
 
     A batch of the loader's, which is global and on the devices already, stays as it is.
 
     Raises:
         BadInputError: as in `check_labels`.
     """
-    if isinstance(batch["image"], jax.Array) and "label" in batch:
+    if isinstance(batch.get("label"), jax.Array):
         return batch
-    image = np.asarray(batch["image"])
-    labels = check_labels("batch['label']", batch.get("label"), len(image), num_classes)
+    inputs = {name: np.asarray(values) for name, values in inputs_of(batch).items()}
+    labels = check_labels("batch['label']", batch.get("label"), len(next(iter(inputs.values()))), num_classes)
     added = max(size - len(labels), 0)
     labels = np.concatenate([labels, np.full(added, -1, np.int32)])
-    return sharding.shard_batch({"image": pad_rows(image, len(labels)), "label": labels})
+    padded = {name: pad_rows(values, len(labels)) for name, values in inputs.items()}
+    return sharding.shard_batch(padded | {"label": labels})
+
+
+def inputs_of(batch: Batch) -> Batch:
+    """A labelled batch without its labels."""
+    return {name: values for name, values in batch.items() if name != "label"}
 
 
 def fifths(labels: np.ndarray, seed: int) -> np.ndarray:

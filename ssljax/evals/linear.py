@@ -31,23 +31,23 @@ def linear_probe(
     train_batches: Callable[[int], Batches],
     test_batches: Callable[[], Batches],
     *,
-    train_view: Callable[[Array, Array], Array],
-    test_view: Callable[[Array], Array],
+    train_view: Callable[..., Array],
+    test_view: Callable[..., Array],
     num_classes: int,
     config: ProbeConfig = MOCO,
     seed: int = 0,
     on_epoch: Callable[[int, float], Any] = lambda epoch, loss: None,
 ) -> LinearProbe:
-    """Train a linear classifier on augmented images seen through the frozen encoder, and test it.
+    """Train a linear classifier on augmented examples seen through the frozen encoder, and test it.
 
     Args:
         features_fn: `(variables, view) -> [B, D]`, the encoder in eval mode.
         variables: what `features_fn` reads; checked not to change.
-        train_batches: `epoch -> batches {"image": uint8[B, H, W, C], "label": int[B]}` in random order, of
+        train_batches: `epoch -> batches {"label": int[B], ...}` with inputs [B, ...] by name, in random order, of
             one size; with several hosts each gives its rows, in as many batches as the others.
         test_batches: `() -> batches` of the same kind; the last may be smaller.
-        train_view: `(key, image) -> view`: random-resized-crop, flip and normalisation.
-        test_view: `image -> view`: resize, centre crop and normalisation.
+        train_view: `(key, **inputs) -> view`, such as random-resized-crop, flip and normalisation.
+        test_view: `(**inputs) -> view`, such as normalisation.
         num_classes: the number of classes, at least 2.
         config: the numbers of the protocol.
         seed: of the classifier's start and the views.
@@ -75,7 +75,7 @@ def linear_probe(
             for batch in train_batches(epoch):
                 batch = shared.labelled_batch(batch, num_classes)
                 if (rows := len(batch["label"])) != config.batch_size:
-                    raise BadInputError(f"A batch has {rows} images; ProbeConfig says {config.batch_size}.")
+                    raise BadInputError(f"A batch has {rows} rows; ProbeConfig says {config.batch_size}.")
                 if trained is None:
                     trained = _begin(features_fn, train_view, variables, key, batch, num_classes, config)
                 step, step_key = step + 1, jax.random.fold_in(key, step)
@@ -88,14 +88,14 @@ def linear_probe(
     return LinearProbe(accuracy, np.asarray(trained[0]["kernel"]), np.asarray(trained[0]["bias"]))
 
 
-def _features(features_fn, view, variables, key, images):
-    seen = view(images) if key is None else view(key, images)
+def _features(features_fn, view, variables, key, inputs):
+    seen = view(**inputs) if key is None else view(key, **inputs)
     return features_fn(sharding.gather(variables), seen).astype(jnp.float32)
 
 
 def _begin(features_fn, view, variables, key, batch, num_classes, config):
-    of_image = functools.partial(_features, features_fn, view, variables, key)
-    width = jax.eval_shape(of_image, batch["image"]).shape[-1]
+    of_inputs = functools.partial(_features, features_fn, view, variables, key)
+    width = jax.eval_shape(of_inputs, shared.inputs_of(batch)).shape[-1]
     kernel = jax.random.normal(jax.random.fold_in(key, 2**31 - 1), (width, num_classes))
     head = {"kernel": config.init_std * kernel, "bias": jnp.zeros(num_classes)}
     return head, _transform(config).init(head)
@@ -117,7 +117,7 @@ def _cross_entropy(logits, labels):
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def _probe_step(trained, variables, batch, key, rate, features_fn, view, config):
     head, momenta = trained
-    features = _features(features_fn, view, variables, key, batch["image"])
+    features = _features(features_fn, view, variables, key, shared.inputs_of(batch))
 
     def loss_fn(head):
         return jnp.mean(_cross_entropy(_logits(head, features), batch["label"]))
@@ -129,7 +129,7 @@ def _probe_step(trained, variables, batch, key, rate, features_fn, view, config)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _count_right(features_fn, view, variables, head, batch):
-    logits = _logits(head, _features(features_fn, view, variables, None, batch["image"]))
+    logits = _logits(head, _features(features_fn, view, variables, None, shared.inputs_of(batch)))
     is_label = batch["label"][:, None] == jnp.arange(logits.shape[1])[None, :]
     own = jnp.max(jnp.where(is_label, logits, -jnp.inf), axis=1)
     best_other = jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1)
@@ -140,12 +140,14 @@ def _count_right(features_fn, view, variables, head, batch):
 def _test_accuracy(features_fn, view, variables, head, batches, num_classes) -> float:
     right = total = size = 0
     for rows in batches:
-        size = size or shared.round_up(len(rows["image"]), max(1, sharding.data_devices() // jax.process_count()))
+        size = size or shared.round_up(
+            len(next(iter(rows.values()))), max(1, sharding.data_devices() // jax.process_count())
+        )
         batch = shared.labelled_batch(rows, num_classes, size)
         counts = _count_right(features_fn, view, variables, head, batch)
         right, total = right + int(counts[0]), total + int(counts[1])
     if total == 0:
-        raise BadInputError("test_batches() is empty; give at least one batch of labelled images.")
+        raise BadInputError("test_batches() is empty; give at least one batch of labelled examples.")
     return 100 * right / total
 
 

@@ -30,7 +30,7 @@ def bert(encoder: Encoder, mlm_head: Encoder, nsp_head: Encoder, *, word_table: 
         word_table: the encoder's parameters -> its word embeddings [V, H].
 
     Returns:
-        A `Method` whose params are `{"encoder", "mlm", "nsp"}`. Its batches are masked ones (`data.text.masking`):
+        A `Method` whose params are `{"encoder", "mlm", "nsp"}`. Its batches are masked ones (`text.masking`):
         tokens, segments int32[B, L], lengths, is_random int32[B], positions, targets int32[B, P] and weights
         float32[B, P]. Its features are `"backbone"`, the mean of the last layer over an example's tokens, and
         `"embedding"`, the pooled output.
@@ -156,7 +156,7 @@ def check_batch(batch: Batch) -> None:
     """
     missing = [name for name in MASKED if name not in batch]
     if missing:
-        raise BadInputError(f"the batch lacks {', '.join(missing)}; let `data.text.masking.Masking` be the views.")
+        raise BadInputError(f"the batch lacks {', '.join(missing)}; let `text.masking.Masking` be the views.")
     shapes = {name: tuple(batch[name].shape) for name in MASKED}
     if len(shapes["tokens"]) != 2 or len(shapes["positions"]) != 2:
         raise BadInputError(f"tokens {shapes['tokens']} must be [B, L], positions {shapes['positions']} [B, P].")

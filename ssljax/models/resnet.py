@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ssljax.models.convolution import conv_general_dilated
+from ssljax.models.cpu.convolution import conv_general_dilated
 from ssljax.models.from_linen import from_linen
 from ssljax.models.norm import BatchNorm
 from ssljax.types import Array, BadInputError, Encoder

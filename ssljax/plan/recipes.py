@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ssljax import text, vision
-from ssljax.experiment import Experiment
+from ssljax.run.experiment import Experiment
+from ssljax.text import task as text
 from ssljax.types import BadInputError, Batch
+from ssljax.vision import task as vision
 
 # training pictures, and their shape where all have one
 KNOWN_SETS = {

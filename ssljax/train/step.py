@@ -35,7 +35,7 @@ def train_step(
 
     Args:
         state: the state after n updates, in any layout.
-        batch: arrays [B, ...] as the loader yields them, such as `{"image": uint8[B, H, W, C]}`; or the set on the
+        batch: arrays [B, ...] as the loader yields them, by name; or the set on the
             devices to draw them from.
         method: gives the loss.
         views: `(key, **batch) -> batch of the method`, drawn on the device.

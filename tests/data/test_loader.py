@@ -10,9 +10,9 @@ from PIL import Image
 
 from ssljax import sharding
 from ssljax.data.loader import _read_streamed, batch_indices, batches, load_all, local_rows
-from ssljax.data.pictures import random_crops, resize_center
-from ssljax.data.sources import open_source
 from ssljax.types import BadInputError
+from ssljax.vision.pictures import random_crops, resize_center
+from ssljax.vision.sources import open_source
 
 RNG = np.random.default_rng(0)
 RUN = {"batch_size": 8, "seed": 3, "num_steps": 7, "fields": ("image", "label")}

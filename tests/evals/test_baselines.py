@@ -7,7 +7,7 @@ import pytest
 import sklearn.dummy
 
 from ssljax.evals import baselines, metrics
-from ssljax.evals.text_tasks import TASKS, Examples, read_task
+from ssljax.text.text_tasks import TASKS, Examples, read_task
 from ssljax.types import BadInputError
 
 GLUE = Path(__file__).parents[2] / ".." / "shared" / "data" / "glue"

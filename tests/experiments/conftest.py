@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssljax.data.text import prepare, python_topics, vocabulary
 from ssljax.models import bert
+from ssljax.text import prepare, python_topics, vocabulary
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 import experiments.__main__
-from ssljax import cli, experiment, rows, workdirs
+from ssljax.cli import experiments as cli
+from ssljax.run import experiment
+from ssljax.run import ledger as rows
+from ssljax.run import workdir as workdirs
 
 ROOT = Path(__file__).parents[2]
 NAMES = [path.stem for path in sorted((ROOT / "experiments").glob("[!_]*.py"))]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import glue, squad
-from ssljax import text_export
-from ssljax.data.text.vocabulary import SPECIALS, Vocabulary
-from ssljax.evals import squad as squad_windows
-from ssljax.evals import squad_answers
 from ssljax.models import bert
+from ssljax.text import export as text_export
+from ssljax.text import squad as squad_windows
+from ssljax.text import squad_answers
+from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
 
 WORDS = ["good", "bad", "film", "plot", "who", "the", "king", "queen", "of", "a", "."]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from experiments import moco_v3_imagenet
-from ssljax import evals, experiment, vision
+from ssljax import evals
 from ssljax.methods.moco_v3 import MoCoV3Aux
+from ssljax.run import experiment
 from ssljax.types import BadInputError
+from ssljax.vision import task as vision
 
 STEPS_PER_EPOCH = 312  # 1,281,167 pictures in batches of 4096
 

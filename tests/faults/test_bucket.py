@@ -16,13 +16,13 @@ import pytest
 from etils import epath
 
 from experiments.bench import tiny
-from ssljax import workdirs
-from ssljax.data.sources import open_source
+from ssljax.run import workdir as workdirs
 from ssljax.train import buckets
 from ssljax.train.logging import RunLog, read_metrics
 from ssljax.train.saving import manifest
 from ssljax.types import BadInputError
-from tests.data import test_sources_tfds
+from ssljax.vision.sources import open_source
+from tests.vision import test_sources_tfds
 from tests.xla_flags import QUICK
 
 data_dir = test_sources_tfds.data_dir  # a prepared set, as a fixture
@@ -139,7 +139,7 @@ def test_a_run_in_a_bucket_is_killed_and_damaged_and_ends_as_a_local_one(bucket,
 
     complete(bucket, log, *command)  # finished: shows its results
     export = ("export", str(tmp_path / "out"), "--run", f"{bucket.address}/run", "--to", "timm")
-    complete(bucket, log, "-c", "from ssljax.commands import main; main()", *export)
+    complete(bucket, log, "-c", "from ssljax.cli.main import main; main()", *export)
     found = (tmp_path / "out" / "backbone.safetensors").read_bytes()
     assert found == (tmp_path / "local" / "backbone.safetensors").read_bytes()
 
@@ -150,7 +150,7 @@ def test_a_prepared_set_is_read_from_a_bucket(bucket, data_dir, tmp_path):
     for path in Path(data_dir).rglob("*.*"):
         if path.is_file():
             bucket.write(f"tfds/{path.relative_to(data_dir)}", path.read_bytes())
-    read = "from ssljax.data.sources import open_source; "
+    read = "from ssljax.vision.sources import open_source; "
     read += f"source = open_source('tfds:tiny_colour', 'train', data_dir='{bucket.address}/tfds'); "
     read += "print(*(record['image'].tobytes().hex() for record in source))"
     complete(bucket, tmp_path / "log.txt", "-c", read)

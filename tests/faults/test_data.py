@@ -15,10 +15,10 @@ from PIL import Image
 
 from ssljax.data.loader import batches, load_all
 from ssljax.data.order import batch_indices
-from ssljax.data.pictures import random_crops
-from ssljax.data.sources import open_source
 from ssljax.types import BadInputError
-from tests.data import test_sources_tfds
+from ssljax.vision.pictures import random_crops
+from ssljax.vision.sources import open_source
+from tests.vision import test_sources_tfds
 
 ROOT = Path(__file__).parents[2]
 COUNT, BAD = 24, 13

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from ssljax.train.hosts import interruption, leaving
+from ssljax.train.hosts import exits as leaving
+from ssljax.train.hosts import interruption
 from tests.faults.runs import Run, saved, started, two
 
 UP = "the same command takes"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssljax.data.sources import open_source
 from ssljax.types import BadInputError
+from ssljax.vision.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 # modules and functions that run, or can be made to run, what they read

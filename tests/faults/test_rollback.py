@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import moco_cifar10
-from ssljax import experiment
 from ssljax.data.order import batch_indices
+from ssljax.run import experiment
 from ssljax.train.guard import DivergedError
 from ssljax.train.logging import read_metrics
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.bench import fault_runs, tiny
-from ssljax.train.hosts import leaving
+from ssljax.train.hosts import exits as leaving
 from tests.xla_flags import QUICK
 
 # the flags make the compilation quick, and the cache that of the second start

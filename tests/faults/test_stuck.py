@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from ssljax.train.hosts import heartbeat, processes, signs
-from ssljax.train.hosts.signs import Sign, behind, sentence
+from ssljax.train.hosts import heartbeat, processes
+from ssljax.train.hosts import status as signs
+from ssljax.train.hosts.status import Sign, behind, sentence
 from tests.faults.runs import Run, started, two
 
 TIMEOUT, INTERVAL = 10.0, 1.0

@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ssljax.train.hosts import heartbeat, interruption, leaving, lock, processes
+from ssljax.train.hosts import exits as leaving
+from ssljax.train.hosts import heartbeat, interruption, lock, processes
 from ssljax.types import BadInputError
 
 GRACE = float(os.environ.get("TOY_GRACE", "20"))

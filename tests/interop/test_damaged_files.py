@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ssljax.data.sources import open_source
 from ssljax.interop import huggingface, torchvision
 from ssljax.models.resnet import resnet
 from ssljax.types import BadInputError
+from ssljax.vision.sources import open_source
 
 ROOT = Path(__file__).parents[2]
 ROOM = 1 << 30

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax.data.sources import open_source
 from ssljax.interop import huggingface, torchvision
 from ssljax.models.bert import bert, mlm_head, word_table
 from ssljax.models.bert_layers import BertShape
 from ssljax.types import BadInputError
+from ssljax.vision.sources import open_source
 from tests.interop.test_damaged_files import resnet_weights
 
 MUTATIONS = 300

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssljax import optim, sharding
-from ssljax.data.text.masking import Masking
+from ssljax.text.masking import Masking
 from ssljax.train import checkpoint
 from ssljax.train.state import init_state
 from ssljax.train.step import compile_step

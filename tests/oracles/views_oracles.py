@@ -1,4 +1,4 @@
-"""torchvision's tensor transforms on the images that tests/data/test_views_color.py makes from the same seed."""
+"""torchvision's tensor transforms on the images that tests/vision/test_views_color.py makes from the same seed."""
 
 import numpy as np
 

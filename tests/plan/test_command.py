@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from ssljax import commands
+from ssljax.cli import main as commands
 from ssljax.plan import children, command, making
 from tests.plan import answers
 

@@ -7,7 +7,8 @@ import jax
 import pytest
 
 from experiments import demo
-from ssljax import commands, sharding
+from ssljax import sharding
+from ssljax.cli import main as commands
 from ssljax.plan import children, compiling
 from ssljax.train.state import init_state
 

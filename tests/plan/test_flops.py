@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import text
 from ssljax.models import bert, resnet
 from ssljax.plan.flops import count
+from ssljax.text import task as text
 
 
 def shaped(*shape):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from ssljax import sharding
-from ssljax.data import views
+from ssljax.vision import views
 
 
 def operations(function, *arguments):

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssljax import experiment
-from ssljax.data import loader, views
+from ssljax.data import loader
 from ssljax.data.order import batch_indices
+from ssljax.run import experiment
 from ssljax.types import Method
+from ssljax.vision import views
 
 SIDE, PICTURES, BATCH, SEED = 8, 40, 8, 3
 PER_EPOCH = PICTURES // BATCH

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import experiment, pretraining, sharding
-from ssljax.experiment import RunConfig
+from ssljax import sharding
+from ssljax.run import experiment, pretraining
+from ssljax.run.experiment import RunConfig
 from ssljax.train import loop
 from ssljax.train.guard import DivergedError
 from ssljax.train.hosts import interruption

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssljax.train import report
-from ssljax.train.page import matrix_plots, plots
+from ssljax.train.report import matrix_plots, plots
+from ssljax.train.report import page as report
 
 
 def png_size(png):

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax import optim, sharding
-from ssljax.data import views
 from ssljax.methods.moco import moco
 from ssljax.methods.simclr import simclr
 from ssljax.models import heads, resnet
 from ssljax.train.state import init_state
 from ssljax.train.step import compile_step
+from ssljax.vision import views
 
 BATCH, SIDE = 16, 12
 

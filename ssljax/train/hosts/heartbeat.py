@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from ssljax.train.hosts import interruption, leaving, lock, processes, signs
-from ssljax.train.hosts.board import Board
-from ssljax.train.hosts.signs import BUSY, ENDED, FAILED, Sign
+from ssljax.train.hosts import exits as leaving
+from ssljax.train.hosts import interruption, lock, processes
+from ssljax.train.hosts import status as signs
+from ssljax.train.hosts.monitor import Board
+from ssljax.train.hosts.status import BUSY, ENDED, FAILED, Sign
 
 EXIT = 76
 LIBRARIES = sys.stdlib_module_names - {"__main__"} | {

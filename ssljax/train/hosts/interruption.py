@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ssljax.train.hosts import leaving, processes
-from ssljax.train.hosts.leaving import SIGNALS, end_unsaved
+from ssljax.train.hosts import exits as leaving
+from ssljax.train.hosts import processes
+from ssljax.train.hosts.exits import SIGNALS, end_unsaved
 
 SAME = 0.3  # seconds; `timeout` and some schedulers send one signal twice, to the process and to its group
 POLL = 1.0  # seconds between looks for a notice that another process has got

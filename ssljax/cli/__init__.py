@@ -1,0 +1,1 @@
+"""The command lines: `ssljax ...` and `python -m experiments.NAME`."""

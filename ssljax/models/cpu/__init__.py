@@ -1,0 +1,1 @@
+"""Convolution kernels for CPUs alone, where some of XLA's are slow."""

@@ -1,0 +1,62 @@
+"""The trained parts of a text run in Hugging Face's format: left in the run's directory, and read from there."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from ssljax.interop import huggingface
+from ssljax.models.bert import BertShape
+from ssljax.text.vocabulary import Vocabulary, read_vocabulary
+from ssljax.train import buckets
+from ssljax.types import BadInputError, PyTree
+
+EXPORTED = "huggingface"  # the folder of a run that holds its encoder
+LAST = "config.json"  # of its files the one that is written when all others are there
+
+
+def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
+    """The trained parts of a finished run, or of a directory in Hugging Face's format.
+
+    Returns:
+        `({"encoder", "mlm", "nsp"}, shape, vocabulary)`; heads that are not there are left out.
+
+    Raises:
+        BadInputError: the directory holds neither.
+    """
+    from etils import epath
+
+    buckets.check(run, "run")
+    for directory in (epath.Path(run) / EXPORTED, epath.Path(run)):
+        if (directory / "model.safetensors").exists():
+            with buckets.on_disk(directory) as here:
+                params, shape = huggingface.load_pretrained(here)
+                return params, shape, _words_of(here)
+    raise BadInputError(
+        f"{run} holds no trained encoder; name the --workdir of a finished text run or a directory with "
+        "config.json, vocab.txt and model.safetensors."
+    )
+
+
+def _words_of(directory: Path) -> Vocabulary:
+    settings = directory / "tokenizer_config.json"
+    lower_case = json.loads(settings.read_text()).get("do_lower_case", True) if settings.exists() else True
+    return read_vocabulary(directory / "vocab.txt", lower_case)
+
+
+def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> None:
+    """Leave the encoder and its heads in Hugging Face's format in `directory/huggingface`."""
+    from etils import epath
+
+    target = epath.Path(directory) / EXPORTED
+    if (target / LAST).exists():  # of this very run, stopped later on
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / EXPORTED
+        huggingface.save_pretrained(written, params, shape, vocabulary.words, vocabulary.lower_case)
+        if buckets.is_local(target):
+            partial = epath.Path(directory) / f"{EXPORTED}.partial"
+            buckets.copy_tree(epath.Path(written), partial)
+            partial.rename(target)
+        else:
+            for path in sorted(epath.Path(written).iterdir(), key=lambda path: path.name == LAST):
+                path.copy(target / path.name, overwrite=True)

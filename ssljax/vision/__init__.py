@@ -1,0 +1,1 @@
+"""Pictures as a field: sources, views, task, scores, page and export."""

@@ -1,0 +1,158 @@
+"""Pictures in an `.npz` file, as pixels or encoded, and the set that comes with the package."""
+
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from ssljax.data.tfds_sets import missing_split
+from ssljax.types import BadInputError
+from ssljax.vision import fashion_mnist
+from ssljax.vision.reader import Reader
+
+WANTED = "SPLIT_images (uint8 [N, H, W] or [N, H, W, C]) or SPLIT_jpeg (uint8) and SPLIT_offsets (int)"
+
+MOST_CLASSES = 1 << 20  # where labels alone say how many there are
+HIGHEST_RATIO = 1032  # deflate's
+HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
+
+
+def open_embedded(which: str, split: str) -> Reader:
+    """The embedded set `which`; there is one, Fashion-MNIST."""
+    if which != "fashion_mnist":
+        raise BadInputError(f"embedded:{which} does not come with ssljax; embedded:fashion_mnist does.")
+    images, labels = fashion_mnist.load(split)
+    return _reader(f"embedded:fashion_mnist ({split})", images, labels, fashion_mnist.CLASS_NAMES)
+
+
+def open_arrays(file: str, split: str) -> Reader:
+    """One split of an `.npz` file; `open_source` states the layouts."""
+    arrays = _load(file, split)
+    labels, names = arrays.get(f"{split}_labels"), arrays.get("class_names")
+    if f"{split}_images" in arrays:
+        pictures = _pixels(file, f"{split}_images", arrays[f"{split}_images"])
+    else:
+        pictures = _Encoded(file, split, arrays)
+    if labels is not None:
+        _check_labels(file, f"{split}_labels", labels, len(pictures), names)
+    class_names = None if names is None else tuple(str(name) for name in names)
+    return _reader(f"arrays:{file} ({split})", pictures, labels, class_names)
+
+
+class _Encoded:
+    """Encoded pictures end to end in one array: `encoded[i]` -> bytes."""
+
+    def __init__(self, file: str, split: str, arrays: dict[str, np.ndarray]):
+        self.data, self.offsets = arrays[f"{split}_jpeg"], arrays.get(f"{split}_offsets", np.zeros(0))
+        fits = self.data.dtype == np.uint8 and self.data.ndim == 1
+        _check(fits, file, f"{split}_jpeg", self.data, "uint8 [bytes]")
+        fits = self.offsets.dtype.kind in "iu" and self.offsets.ndim == 1 and len(self.offsets) > 0
+        _check(fits, file, f"{split}_offsets", self.offsets, "int [N + 1]")
+        starts = self.offsets.astype(np.int64)
+        if starts[0] < 0 or starts[-1] > len(self.data) or (np.diff(starts) < 0).any():
+            raise BadInputError(f"{file}: {split}_offsets must rise within 0 to {len(self.data)}, its bytes.")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+
+
+def _load(file: str, split: str) -> dict[str, np.ndarray]:
+    """What the file holds of this split; the other splits' arrays are not read."""
+    if not Path(file).is_file():
+        raise BadInputError(f"arrays:{file}: there is no such file; give the path of an .npz file.")
+    try:
+        with zipfile.ZipFile(file) as stored:
+            _check_directory(file, stored)
+            members = {info.filename.removesuffix(".npy"): info for info in stored.infolist()}
+            splits = {key.rpartition("_")[0] for key in members if key.endswith(("_images", "_jpeg"))}
+            if not splits:
+                held = ", ".join(members) or "nothing"
+                raise BadInputError(f"arrays:{file} holds {held} and must hold {WANTED}.")
+            if split not in splits:
+                raise missing_split(f"arrays:{file}", split, splits)
+            wanted = {f"{split}_{part}" for part in ("images", "labels", "jpeg", "offsets")} | {"class_names"}
+            return {key: _member(stored, info) for key, info in members.items() if key in wanted}
+    except BadInputError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds of exceptions on damaged bytes
+        raise BadInputError(f"arrays:{file} is not an .npz file without pickles ({error}).") from error
+
+
+def _check_directory(file: str, stored: zipfile.ZipFile) -> None:
+    """A damaged directory could hide a member, such as the labels: its length and the names are there twice."""
+    with open(file, "rb") as stream:
+        stream.seek(-min(Path(file).stat().st_size, 1 << 16), os.SEEK_END)
+        end = stream.read().rpartition(b"PK\x05\x06")[2]
+    count = int.from_bytes(end[6:8], "little")
+    if count != len(stored.infolist()):
+        raise ValueError(f"its directory lists {len(stored.infolist())} of {count} members")
+    for info in stored.infolist():
+        stored.open(info).close()
+
+
+def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array; what it claims to hold is compared with what is there before memory is taken for it."""
+    room = min(info.compress_size, Path(str(stored.filename)).stat().st_size)
+    ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: HIGHEST_RATIO}.get(info.compress_type, 0)
+    if info.file_size > ratio * room + HEADER:
+        raise ValueError(f"{info.filename} claims {info.file_size} bytes in {room}")
+    with stored.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(stream)
+        if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) > info.file_size:
+            raise ValueError(f"{info.filename} claims {dtype} {list(shape)} in {info.file_size} bytes")
+    with stored.open(info) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        # the checksum is compared at the end of the member only
+        if stream.read(1):
+            raise ValueError(f"{info.filename} holds more than its array")
+    return array
+
+
+def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
+    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+    wanted = "uint8 [N, H, W] or [N, H, W, C], of values 0 to 255, with C 1 or 3"
+    _check(images.dtype == np.uint8 and shaped, file, key, images, wanted)
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _check_labels(file: str, key: str, labels: np.ndarray, count: int, names: np.ndarray | None) -> None:
+    _check(labels.dtype.kind in "iu" and labels.shape == (count,), file, key, labels, f"int [{count}]")
+    if names is not None:
+        _check(names.dtype.kind in "US" and names.ndim == 1, file, "class_names", names, "strings [classes]")
+    highest = MOST_CLASSES - 1 if names is None else len(names) - 1
+    if count and (labels.min() < 0 or labels.max() > highest):
+        found = f"{labels.min()} to {labels.max()}"
+        raise BadInputError(f"{file}: {key} holds {found} and must lie in 0 to {highest} (see class_names).")
+
+
+def _check(fits: bool, file: str, key: str, array: np.ndarray, wanted: str) -> None:
+    if not fits:
+        raise BadInputError(f"{file}: {key} is {array.dtype} {list(array.shape)} and must be {wanted}.")
+
+
+def _reader(
+    name: str,
+    pictures: np.ndarray | _Encoded,
+    labels: np.ndarray | None,
+    class_names: tuple[str, ...] | None,
+) -> Reader:
+    if labels is None:
+        class_names = None
+    elif class_names is None:
+        class_names = tuple(str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0))
+    layout = pictures.offsets.tobytes() if isinstance(pictures, _Encoded) else str(pictures.shape).encode()
+    return Reader(
+        name=name,
+        length=len(pictures),
+        read=lambda i: (pictures[i], None if labels is None else int(labels[i])),
+        picture_name=lambda i: f"{name}: picture {i}",
+        class_names=class_names,
+        identity=layout + (b"" if labels is None else labels.tobytes()),
+    )

@@ -1,0 +1,145 @@
+"""Decoding pictures, and crops on the host: transforms `(record, rng) -> record` for pictures of any size.
+
+Randomness comes from the NumPy generator handed in, so that a record's crops depend on that generator alone.
+"""
+
+import functools
+import io
+import math
+
+import numpy as np
+
+from ssljax.data.records import Record, Transform
+from ssljax.types import BadInputError
+
+ATTEMPTS = 10
+
+
+def decode(data: bytes, *, channels: int = 3, min_side: int | None = None) -> np.ndarray:
+    """Pixels of a JPEG or PNG of any size and mode.
+
+    Args:
+        data: the encoded file.
+        channels: 3 converts to RGB (alpha is dropped), 1 to grey.
+        min_side: pixels; a JPEG whose shorter side is at least 2, 4 or 8 times this is decoded at a half, a
+            quarter or an eighth of its size, which is several times faster. None decodes at full size.
+
+    Returns:
+        uint8[H, W, channels]. EXIF orientation is not applied, as in torchvision's `ImageFolder`.
+
+    Raises:
+        BadInputError: the bytes are damaged, cut short or not a picture.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    mode = "L" if channels == 1 else "RGB"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if min_side is not None:
+                image.draft(mode, (min_side, min_side))
+            pixels = np.asarray(_eight_bits(image).convert(mode))
+    except UnidentifiedImageError as error:
+        raise BadInputError("not a picture in a format that Pillow knows") from error
+    except Exception as error:  # Pillow's parsers raise a dozen kinds of exceptions on damaged bytes
+        raise BadInputError(f"a damaged picture ({error})") from error
+    return pixels[..., None] if channels == 1 else pixels
+
+
+def _eight_bits(image):
+    """Modes that Pillow's `convert` would clip (16-bit grey) or warn about (a palette with transparency)."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
+
+
+def resize_center(size: int, resize: int) -> Transform:
+    """The usual evaluation crop: shorter side to `resize` (bilinear, antialiased), then the central square.
+
+    Args:
+        size: side of the result in pixels, at most `resize`.
+        resize: length of the shorter side before cropping, in pixels.
+
+    Returns:
+        A transform that makes `record["image"]` uint8[size, size, C].
+
+    Raises:
+        BadInputError: `size` is larger than `resize`.
+
+    Reference:
+        torchvision's `Resize(resize)` and `CenterCrop(size)` (transforms/functional.py).
+    """
+    if not 1 <= size <= resize:
+        raise BadInputError(f"size={size}: the central crop must lie within resize={resize}; lower size.")
+    return functools.partial(_resize_center, size, resize)
+
+
+def _resize_center(size: int, resize: int, record: Record, rng: np.random.Generator) -> Record:
+    height, width = record["image"].shape[:2]
+    shorter = min(height, width)
+    new_height, new_width = (int(resize * side / shorter) for side in (height, width))
+    top, left = round((new_height - size) / 2), round((new_width - size) / 2)
+    resized = _resized(record["image"], (0, 0, width, height), (new_width, new_height))
+    return record | {"image": resized[top : top + size, left : left + size]}
+
+
+def random_crops(
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    views: int = 2,
+) -> Transform:
+    """Random-resized-crops on the host, for sets whose pictures differ in size.
+
+    Args:
+        size: side of each crop in pixels.
+        scale: lowest and highest share of the picture's area.
+        ratio: lowest and highest width / height.
+        views: number of crops of each picture.
+
+    Returns:
+        A transform that makes `record["image"]` uint8[views, size, size, C].
+
+    Reference:
+        torchvision's `RandomResizedCrop` (transforms/transforms.py), with bilinear, antialiased resizing.
+    """
+    return functools.partial(_random_crops, size, scale, ratio, views)
+
+
+def _random_crops(size, scale, ratio, views, record: Record, rng: np.random.Generator) -> Record:
+    image = record["image"]
+    boxes = [crop_box(image.shape[0], image.shape[1], scale, ratio, rng) for _ in range(views)]
+    return record | {"image": np.stack([_resized(image, box, (size, size)) for box in boxes])}
+
+
+def crop_box(
+    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of one random-resized-crop, in pixels.
+
+    The area is uniform in `scale`, the ratio log-uniform; a box that does not fit is drawn again, ten times
+    at most, then the largest central box within `ratio` is taken.
+    """
+    for share, aspect, x, y in rng.random((ATTEMPTS, 4)):
+        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        wide = math.exp(math.log(ratio[0]) + aspect * math.log(ratio[1] / ratio[0]))
+        w, h = round(math.sqrt(area * wide)), round(math.sqrt(area / wide))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
+            return left, top, left + w, top + h
+    wide = min(max(width / height, ratio[0]), ratio[1])
+    w, h = min(width, round(height * wide)), min(height, round(width / wide))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def _resized(image: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """Crop, then resize, as torchvision does: Pillow's `resize(box=...)` reads pixels outside the box."""
+    from PIL import Image
+
+    left, top, right, bottom = box
+    pixels = image[top:bottom, left:right]
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return resized.reshape(*resized.shape[:2], image.shape[-1])

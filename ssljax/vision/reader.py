@@ -1,0 +1,28 @@
+"""What is behind each kind of source: a length, and `read(i)` -> (an encoded picture or pixels, a label)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Reader(NamedTuple):
+    """Access to one split.
+
+    Attributes:
+        name: what messages call the split.
+        length: number of pictures.
+        read: index -> (encoded file or uint8[H, W, C], label or None).
+        picture_name: index -> what messages call the picture.
+        class_names: a name for each label, or None if unlabelled.
+        identity: bytes that tell this set from others, pictures apart.
+        channels: of the decoded pictures.
+    """
+
+    name: str
+    length: int
+    read: Callable[[int], tuple[bytes | np.ndarray, int | None]]
+    picture_name: Callable[[int], str]
+    class_names: tuple[str, ...] | None
+    identity: bytes
+    channels: int = 3

@@ -1,0 +1,131 @@
+"""Pictures by index: `open_source` opens a tfds set, a folder, an `.npz` file, packed pictures or the embedded set."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ssljax.types import BadInputError
+from ssljax.vision import pictures
+from ssljax.vision.array_files import open_arrays, open_embedded
+from ssljax.vision.folders import open_folder
+from ssljax.vision.packed import open_packed
+from ssljax.vision.reader import Reader
+from ssljax.vision.tfds_sets import open_tfds
+
+OPENERS: dict[str, Callable[..., Reader]] = {
+    "arrays": open_arrays,
+    "embedded": open_embedded,
+    "folder": open_folder,
+    "packed": open_packed,
+    "tfds": open_tfds,
+}
+SAMPLED = 8
+
+
+class Source:
+    """A random-access data source, as grain's are: `len(source)` and `source[i]`.
+
+    `source[i]` is `{"image": uint8[H, W, C], "label": int}`, without "label" where there are none. With
+    `skip_bad` an unreadable picture gives the next readable one's record, whose "skipped" says what was
+    passed over and why. Pickling stores how it was opened, so that each worker opens it for itself.
+
+    Attributes:
+        name: what messages call it.
+        class_names: a name for each label, or None if unlabelled.
+        num_classes: their number, or None if unlabelled.
+        bad: the unreadable pictures met so far, `{name: reason}`.
+    """
+
+    def __init__(self, reader: Reader, reopen: Callable[[], "Source"], skip_bad: bool, min_side: int | None):
+        self._reader, self._reopen, self._skip_bad, self._min_side = reader, reopen, skip_bad, min_side
+        self.name = reader.name
+        self.class_names = reader.class_names
+        self.num_classes = None if reader.class_names is None else len(reader.class_names)
+        self.bad: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return self._reader.length
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self)} pictures>"
+
+    def __reduce__(self):
+        return self._reopen, ()
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name}: no picture {index}; there are {len(self)}.")
+        skipped = {}
+        for candidate in range(index, index + len(self)):
+            position = int(candidate % len(self))
+            try:
+                record = self._record(position)
+                return record | {"skipped": skipped} if skipped else record
+            except (BadInputError, OSError) as error:
+                name = self._reader.picture_name(position)
+                if not self._skip_bad:
+                    raise BadInputError(f"{name}: {error}; mend it or skip bad pictures.") from error
+                skipped[name] = self.bad[name] = str(error)
+        raise BadInputError(f"{self.name}: not one of the {len(self)} pictures can be read.")
+
+    def _record(self, position: int) -> dict[str, Any]:
+        picture, label = self._reader.read(position)
+        if isinstance(picture, bytes):
+            picture = pictures.decode(picture, channels=self._reader.channels, min_side=self._min_side)
+        return {"image": picture} if label is None else {"image": picture, "label": label}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """What the set is, in short: its size and a hash of its names, shapes, labels and a few pictures."""
+        digest = hashlib.sha256(self._reader.identity)
+        for position in range(0, len(self), -(-len(self) // SAMPLED) or 1):
+            try:
+                picture, label = self._reader.read(position)
+                digest.update(picture if isinstance(picture, bytes) else picture.tobytes())
+                digest.update(str(label).encode())
+            except (BadInputError, OSError):
+                digest.update(b"unreadable")
+        return f"{len(self)}-{digest.hexdigest()[:16]}"
+
+
+def open_source(
+    spec: str, split: str, *, skip_bad: bool = False, data_dir: str | None = None, min_side: int | None = None
+) -> Source:
+    """Open one split of a data set.
+
+    Args:
+        spec: one of
+            `tfds:NAME`, a tensorflow-datasets set prepared as array_record (TensorFlow is not needed);
+            `folder:PATH`, JPEG and PNG files of any size and mode, always read as RGB, in PATH/`split` if it
+            exists, else in PATH: a folder for each class (classes are the sorted names) or loose files;
+            `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], or `{split}_jpeg`,
+            uint8, encoded pictures end to end, read as RGB, picture i from `{split}_offsets[i]` to `[i + 1]`;
+            and, where there are such, `{split}_labels`, int [N], and `class_names`;
+            `packed:DIR`, made by `python -m experiments.pack_images`, pictures of one size;
+            `embedded:fashion_mnist`, 12,000 training and 2,000 test pictures that come with ssljax.
+        split: "train", "test" or whatever the set calls it; tfds takes slices such as "train[:10%]".
+        skip_bad: pass over unreadable pictures and count them in `source.bad` instead of stopping.
+        data_dir: where tfds sets lie; None is tfds' own default.
+        min_side: pixels; larger JPEGs are decoded at a fraction of their size (see `pictures.decode`).
+
+    Returns:
+        The source.
+
+    Raises:
+        BadInputError: there is no such kind, set, file or split, or what is there cannot be used.
+
+    >>> source = open_source("embedded:fashion_mnist", "test")
+    >>> len(source), source.num_classes, source[0]["image"].shape
+    (2000, 10, (28, 28, 1))
+    """
+    kind, _, where = spec.partition(":")
+    if kind not in OPENERS or not where:
+        kinds = "tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist"
+        raise BadInputError(f"data={spec!r} is not a kind of data that ssljax reads; give {kinds}.")
+    reader = OPENERS[kind](where, split, data_dir) if kind == "tfds" else OPENERS[kind](where, split)
+    options = {"skip_bad": skip_bad, "data_dir": data_dir, "min_side": min_side}
+    return Source(reader, functools.partial(open_source, spec, split, **options), skip_bad, min_side)

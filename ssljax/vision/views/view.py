@@ -1,0 +1,129 @@
+"""The random views of a batch: drawn for each image, then applied by what suits the device."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from ssljax import sharding
+from ssljax.types import Array, BadInputError
+from ssljax.vision.views import at_once, in_turn
+from ssljax.vision.views.drawn import draw
+from ssljax.vision.views.recipe import View
+
+LARGE = 96  # pixels a side of an image or view; below, a CPU too is faster with all images at once
+
+
+@dataclass(frozen=True)
+class TwoViews:
+    """Two random views of every image; hashable, so that jit can take it as a static argument.
+
+    >>> views = TwoViews(View(size=8), View(size=4))
+    >>> batch = views(jax.random.key(0), jnp.zeros((2, 16, 16, 3), jnp.uint8))
+    >>> {name: view.shape for name, view in batch.items()}
+    {'view_1': (2, 8, 8, 3), 'view_2': (2, 4, 4, 3)}
+    """
+
+    view_1: View
+    view_2: View
+
+    def __call__(self, key: Array, image: Array | np.ndarray) -> dict[str, Array]:
+        """Views `{"view_1", "view_2"}`, float32[B, size, size, C], independent of the number of devices.
+
+        Args:
+            key: PRNG key.
+            image: uint8[B, H, W, C], or uint8[B, 2, H, W, C] where two crops were made on the host: `image[:, i]`
+                then feeds view i + 1, whose `scale` is None.
+
+        Raises:
+            BadInputError: the images do not fit the recipe.
+        """
+        images = (image, image)
+        if image.ndim == 5:
+            if image.shape[1] != 2 or (self.view_1.scale, self.view_2.scale) != (None, None):
+                raise BadInputError(
+                    f"image{list(image.shape)}: pairs are [B, 2, H, W, C], already cropped; use views with scale=None."
+                )
+            images = (image[:, 0], image[:, 1])
+        key_1, key_2 = jax.random.split(key)
+        return {
+            "view_1": augment(key_1, images[0], self.view_1),
+            "view_2": augment(key_2, images[1], self.view_2),
+        }
+
+
+def augment(key: Array, images: Array | np.ndarray, view: View) -> Array:
+    """One random view of every image.
+
+    Args:
+        key: PRNG key; image i's randomness depends on it, on i and on B alone, not on the devices.
+        images: uint8[B, H, W, C] with 1 or 3 channels, sharded over `data` or not.
+        view: the recipe.
+
+    Returns:
+        float32[B, size, size, C], normalised, sharded over `data` under a mesh.
+
+    Raises:
+        BadInputError: the images do not fit the recipe.
+
+    Reference:
+        torchvision's transforms on floats, in the order crop, jitter, grey, blur, solarize, normalise.
+
+    Differs from the paper:
+        The official pipelines round to 8 bits after each operation, and blur with Pillow's `GaussianBlur`, a
+        running box filter; this one keeps floats and a true Gaussian.
+    """
+    _check_images(images, view)
+    return _augment(key, jnp.asarray(images), view)
+
+
+# jitted here too: operation by operation it would take minutes
+@partial(jax.jit, static_argnums=2)
+def _augment(key, images, view):
+    keys, images = sharding.shard((jax.random.split(key, images.shape[0]), images))
+
+    def together(keys, images):
+        return jax.vmap(lambda key, image: _one(key, image, view, at_once.apply))(keys, images)
+
+    def by_themselves(keys, images):
+        return jax.lax.map(lambda pair: _one(pair[0], pair[1], view, in_turn.apply), (keys, images))
+
+    if min(view.size, *images.shape[1:3]) < LARGE:
+        return together(keys, images)
+    if sharding.has_mesh():
+        by_themselves = jax.shard_map(by_themselves, in_specs=P(sharding.DATA), out_specs=P(sharding.DATA))
+    # a CPU skips what an image's draw does not ask for; elsewhere a loop over images is what is slow
+    return jax.lax.platform_dependent(keys, images, cpu=by_themselves, default=together)
+
+
+def _one(key, image, view, apply):
+    drawn = draw(key, image.shape[0], image.shape[1], view)
+    return _standardize(apply(image, drawn, view), view.mean, view.std)
+
+
+def _check_images(images, view):
+    shape = list(images.shape)
+    if images.ndim != 4 or shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
+        raise BadInputError(f"images are {images.dtype}{shape}: give uint8[B, H, W, C] with 1 or 3 channels.")
+    if len(view.mean) not in (1, shape[-1]):
+        raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give 1 or {shape[-1]}.")
+    if view.scale is None and shape[1:3] != [view.size] * 2:
+        raise BadInputError(f"images{shape}: scale=None wants images already {view.size} x {view.size}; set scale.")
+
+
+def normalize(images: Array | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+    """uint8[..., C] images -> float32[..., C], `(images / 255 - mean) / std`, for evaluation.
+
+    >>> print(normalize(jnp.array([0, 255], jnp.uint8)[:, None], (0.5,), (0.5,))[:, 0])
+    [-1.  1.]
+    """
+    return _standardize(jnp.asarray(images).astype(jnp.float32) / 255, mean, std)
+
+
+def _standardize(pixels, mean, std):
+    shape = (1,) * (pixels.ndim - 1) + (len(mean),)
+    slope = 1 / np.array(std, np.float32).reshape(shape)
+    return pixels * slope - np.array(mean, np.float32).reshape(shape) * slope

@@ -1,0 +1,91 @@
+"""Preparing a corpus: bad input, the command line."""
+
+import gzip
+import json
+import lzma
+import re
+import sys
+
+import pytest
+
+from experiments import bert_prepare
+from ssljax.text.corpus import open_corpus
+from ssljax.text.prepare import prepare
+from ssljax.text.vocabulary import read_vocabulary, write_vocabulary
+from ssljax.types import BadInputError
+from tests.text.texts import VOCABULARY, text_of, written
+
+
+def refused(tmp_path, inputs, sentence, out=None):
+    with pytest.raises(BadInputError) as error:
+        prepare(inputs, VOCABULARY, out or tmp_path / "out", block_bytes=50)
+    assert re.search(sentence, str(error.value)), str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path):
+    raw = text_of(40).encode()
+    place = raw.index("é".encode(), 700)
+    broken = raw[:place] + b"\xe9" + raw[place + 2 :]
+    where = rf"not UTF-8 at byte {place} of"
+    refused(tmp_path, [written(tmp_path, broken)], where + " the file")
+    refused(tmp_path, [written(tmp_path, gzip.compress(broken), "text.gz")], where + " its text, decompressed")
+    refused(tmp_path, [written(tmp_path, "a".encode("utf-16"), "utf16.txt")], "utf16.txt is not UTF-8 at byte 0")
+
+
+def test_input_that_holds_no_corpus(tmp_path):
+    one = written(tmp_path, "a.\nb.\n", "one.txt")
+    refused(tmp_path, [written(tmp_path, "")], "no text, only empty lines")
+    refused(tmp_path, [written(tmp_path, "\n \n\0\n")], "no text, only empty lines")
+    refused(tmp_path, [one], "one document")
+    refused(tmp_path, [tmp_path / "missing.txt"], r"missing\.txt is no file")
+    refused(tmp_path, [], "no input files")
+    raw = lzma.compress(text_of(100).encode())
+    refused(tmp_path, [written(tmp_path, raw[: len(raw) // 2], "short.xz")], r"short\.xz is damaged or cut short")
+    refused(tmp_path, [written(tmp_path, b"no archive", "text.gz")], r"text\.gz is damaged or cut short")
+    (tmp_path / "taken").mkdir()
+    written(tmp_path / "taken", "x")
+    refused(tmp_path, [one], "taken is already there", out=tmp_path / "taken")
+
+
+def command_line(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["bert_prepare", *map(str, arguments)])
+    bert_prepare.main()
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    paths = [written(tmp_path, text_of(30, seed), f"{seed}.txt") for seed in range(2)]
+    vocab, out = tmp_path / "vocab.txt", tmp_path / "out"
+    write_vocabulary(VOCABULARY, vocab)
+    command_line(monkeypatch, "--input", *paths, "--vocab", vocab, "--out", out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["documents"] == 60
+    assert [described["name"] for described in manifest["inputs"]] == ["0.txt", "1.txt"]
+    assert "60 documents" in capsys.readouterr().out
+    assert open_corpus(out, VOCABULARY).vocabulary == VOCABULARY
+    command_line(
+        monkeypatch, "--input", *paths, "--train-vocab", 60, "--cased", "--paragraphs", "no", "--out", tmp_path / "b"
+    )
+    learned = open_corpus(tmp_path / "b").vocabulary
+    assert (len(learned), learned.lower_case) == (60, False)
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["paragraphs"] is False
+    assert learned == read_vocabulary(tmp_path / "b" / "vocab.txt", lower_case=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "either --vocab FILE or --train-vocab NUMBER"),
+        (["--vocab", "v.txt", "--train-vocab", "100"], "either --vocab FILE or --train-vocab NUMBER"),
+        (["--vocab", "v.txt"], "v.txt: cannot read the vocabulary"),
+        (["--train-vocab", "5"], "size=5: letters and special words alone"),
+    ],
+)
+def test_the_command_refuses_in_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    path = written(tmp_path, text_of(5))
+    with pytest.raises(SystemExit) as ended:
+        command_line(monkeypatch, "--input", path, "--out", tmp_path / "out", *arguments)
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence in last
