@@ -26,7 +26,8 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# bring README.md and the experiments' docstrings up to date with experiments/results/
+# bring the tables of README.md, experiments/README.md, experiments/bench/README.md and ssljax/plan/README.md up to date
+# with experiments/results/
 results: $(VENV)/.installed
 	$(BIN)/python -m experiments --write
 

@@ -2,7 +2,6 @@
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805
 Figure: GLUE test average 82.1; SST-2 94.9, MRPC F1 89.3, CoLA 60.5; SQuAD 1.1 dev F1 90.9, EM 84.1
-Ours: not run
 Command: python -m experiments.bert_large --data prepared --bfloat16 --scan --remat --workdir runs/bert_large
 Cost: not measured; four days on 64 TPU chips in the paper
 Differs: as bert_base.
@@ -11,14 +10,14 @@ Differs: as bert_base.
 import dataclasses
 
 from ssljax import optim
-from ssljax.cli import experiments as cli
+from ssljax.cli.experiments import main
 from ssljax.models.bert import SIZES
 from ssljax.run.experiment import Experiment
-from ssljax.text import task as text
+from ssljax.text.task import TextConfig, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(text.TextConfig):
+class Config(TextConfig):
     """The paper's recipe: a million steps, the last tenth at length 512."""
 
     learning_rate: float = 1e-4
@@ -30,10 +29,13 @@ class Config(text.TextConfig):
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data but a prepared corpus' vocabulary."""
-    rate = optim.linear_with_warmup(config.learning_rate, sum(config.steps), config.warmup_steps)
-    optimizer = optim.bert_adamw(rate, weight_decay=config.weight_decay)
-    return text.pretraining("bert_large", config, SIZES["large"], (optimizer, rate))
+
+    def optimizer(pace):
+        rate = pace.line(config.learning_rate, config.warmup_steps)
+        return optim.bert_adamw(rate, weight_decay=config.weight_decay)
+
+    return pretraining(config, SIZES["large"], optimizer)
 
 
 if __name__ == "__main__":
-    cli.main(Config, build, __doc__)
+    main(Config, build, __doc__)

@@ -3,7 +3,6 @@
 Paper: Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, arXiv 1904.00962; the numbers are
     those of NVIDIA/DeepLearningExamples, PyTorch/LanguageModeling/BERT
 Figure: SQuAD 1.1 dev F1 90.58 with batches of 64k and 32k (table 1)
-Ours: not run
 Command: python -m experiments.bert_large_lamb --data prepared --bfloat16 --scan --remat --workdir runs/bert_large_lamb
 Cost: not measured
 Differs: as bert_base; a batch is computed at once, not in accumulated pieces, so it must fit into the devices.
@@ -13,14 +12,14 @@ import dataclasses
 import itertools
 
 from ssljax import optim
-from ssljax.cli import experiments as cli
+from ssljax.cli.experiments import main
 from ssljax.models.bert import SIZES
 from ssljax.run.experiment import Experiment
-from ssljax.text import task as text
+from ssljax.text.task import TextConfig, check_phases, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(text.TextConfig):
+class Config(TextConfig):
     """Two phases with rates of their own."""
 
     steps: tuple[int, ...] = (7038, 1563)
@@ -37,13 +36,13 @@ class Config(text.TextConfig):
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data but a prepared corpus' vocabulary."""
-    text.check_phases(config, learning_rates=config.learning_rates, warmups=config.warmups)
+    check_phases(config, learning_rates=config.learning_rates, warmups=config.warmups)
     rates = map(optim.polynomial_with_warmup, config.learning_rates, config.steps, config.warmups)
     rate = optim.in_phases(*zip(config.steps, rates, strict=True))
     restarts = tuple(itertools.accumulate(config.steps[:-1]))
     optimizer = optim.lamb(rate, weight_decay=config.weight_decay, restarts=restarts)
-    return text.pretraining("bert_large_lamb", config, SIZES["large"], (optimizer, rate))
+    return pretraining(config, SIZES["large"], lambda pace: optimizer)
 
 
 if __name__ == "__main__":
-    cli.main(Config, build, __doc__)
+    main(Config, build, __doc__)

@@ -3,7 +3,6 @@
 Paper: Well-Read Students Learn Better: On the Importance of Pre-training Compact Models, arXiv 1908.08962
 Figure: GLUE test score / SST-2 / MRPC F1: tiny 64.2 / 83.2 / 81.1, mini 65.8 / 85.9 / 81.1, small 71.2 / 89.7 / 83.4,
     medium 73.5 / 89.6 / 86.6, with distillation
-Ours: not run
 Command: python -m experiments.bert_miniatures --size mini --data prepared --workdir runs/bert_mini
 Cost: not measured
 Differs: pre-training alone, with bert_base's numbers; the paper's figures are after distillation on each task.
@@ -13,14 +12,14 @@ import dataclasses
 from typing import Literal
 
 from ssljax import optim
-from ssljax.cli import experiments as cli
+from ssljax.cli.experiments import main
 from ssljax.models.bert import SIZES
 from ssljax.run.experiment import Experiment
-from ssljax.text import task as text
+from ssljax.text.task import TextConfig, pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(text.TextConfig):
+class Config(TextConfig):
     """bert_base's recipe at a smaller size."""
 
     size: Literal["tiny", "mini", "small", "medium"] = "tiny"
@@ -34,10 +33,13 @@ class Config(text.TextConfig):
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data but a prepared corpus' vocabulary."""
-    rate = optim.linear_with_warmup(config.learning_rate, sum(config.steps), config.warmup_steps)
-    optimizer = optim.bert_adamw(rate, weight_decay=config.weight_decay)
-    return text.pretraining("bert_miniatures", config, SIZES[config.size], (optimizer, rate))
+
+    def optimizer(pace):
+        rate = pace.line(config.learning_rate, config.warmup_steps)
+        return optim.bert_adamw(rate, weight_decay=config.weight_decay)
+
+    return pretraining(config, SIZES[config.size], optimizer)
 
 
 if __name__ == "__main__":
-    cli.main(Config, build, __doc__)
+    main(Config, build, __doc__)

@@ -3,7 +3,6 @@
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805, table 1
 Figure: dev of bert-base: MNLI 84.4, QNLI 88.4, MRPC 86.7, SST-2 92.7; test of the miniatures on SST-2: tiny 83.2,
     mini 85.9, small 89.7, medium 89.6
-Ours: not run
 Command: python -m experiments.glue --run runs/bert_base --task SST-2 --data glue/SST-2
 Cost: not measured
 Differs: all the rows of an epoch are seen, the last ones in a smaller batch; the paper takes the best of four learning

@@ -2,7 +2,8 @@
 
 Every program is compiled in a process of its own by libtpu (`pip install 'ssljax[plan]'`); nothing is run on a TPU, so
 all times are estimates. A plan that experiments/results/plans.json holds already, made by the same versions, is not
-made again; a recipe that cannot be compiled leaves a row that says why. `make results` copies the table to the README.
+made again; a recipe that cannot be compiled leaves a row that says why. `make results` copies the table to
+ssljax/plan/README.md.
 
 With JAX_OPTIMIZATION_LEVEL=O1 in the environment a program takes a quarter of the time. Its row says so: less is fused
 then, so that memory and traffic are overestimates.
@@ -135,7 +136,7 @@ def _put(path: Path, found: dict[str, Any]) -> None:
 
 
 def as_markdown(path: Path) -> str:
-    """The README's table; every stretch of a recipe stands in the same cell, in order."""
+    """The plans as a table; every stretch of a recipe stands in the same cell, in order."""
     lines = [
         "| recipe | slice | memory a chip | sent a chip and step | bound | steps/s: bound, at 40 % | hours, chip-hours "
         "| compiled in, on one core |",

@@ -2,7 +2,6 @@
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805, table 2
 Figure: dev, by the official code: bert-base F1 88.4, exact match 81.3; bert-large 91.0, 84.3
-Ours: not run
 Command: python -m experiments.squad --run runs/bert_base --train train-v1.1.json --dev dev-v1.1.json
 Cost: not measured
 Differs: the learning rate, epochs and batch size are those of the official command, the paper has 5e-5, 3 and 32. An

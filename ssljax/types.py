@@ -15,7 +15,8 @@ class Encoder(NamedTuple):
 
     Attributes:
         init: `(key, *inputs) -> (params, stats)`; `stats` are batch statistics, `{}` when there are none.
-        apply: `(params, stats, *inputs, train, key=None) -> (outputs, stats)`; `key` seeds dropout.
+        apply: `(params, stats, *inputs, train, key=None) -> (outputs, stats)`; `key` seeds
+            dropout and drop path.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
@@ -23,24 +24,29 @@ class Encoder(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A self-supervised method as four pure functions; all of its state is in `params` and `aux`.
+    """A self-supervised method as five pure functions; all of its state is in `params` and `aux`.
 
     Attributes:
         init: `(key, batch) -> (params, aux)`. `batch` is what the views return.
-        loss: `(params, aux, batch, key) -> (scalar, (aux, metrics))`, differentiated in `params`.
-        after_update: `(params, aux, step) -> aux`, run after the optimiser: the momentum encoder's update.
-        features: `(params, aux, inputs) -> {name: [B, D]}` in eval mode. `"backbone"` is what a probe reads
-            and what is exported; `"embedding"` is what the loss reads.
+        loss: `(params, aux, batch, key, step) -> (scalar, (aux, metrics))`, differentiated in `params`. `step` is an
+            int32 scalar, the number of updates made before this one; `key` is this step's.
+        after_update: `(params, aux, step) -> (params, aux)`, run after the optimiser's update: the momentum encoder's
+            average, or a projection such as normalised prototypes.
+        features: `(params, aux, inputs) -> {name: [B, D]}` in eval mode, what evaluation reads; the names are the
+            method's.
+        encoder: `(params, aux) -> (params, stats)` of the encoder that is exported and embedded with, a student's or
+            a teacher's.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
     loss: Callable[..., tuple[Array, tuple[PyTree, dict[str, Array]]]]
-    after_update: Callable[[PyTree, PyTree, Array], PyTree]
+    after_update: Callable[[PyTree, PyTree, Array], tuple[PyTree, PyTree]]
     features: Callable[[PyTree, PyTree, Any], dict[str, Array]]
+    encoder: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
 
 
 class BadInputError(ValueError):
-    """What the user asked for cannot be done; the message is one sentence that names the thing and the mend."""
+    """Invalid input; the message is one sentence that names the option or file, its value and what to do."""
 
 
 def chain(**parts: Encoder) -> Encoder:

@@ -1,11 +1,26 @@
-"""The README's example runs, and its commands and links exist."""
+"""The README and the guides: examples run, links and commands exist, tables are those of the records."""
 
 import doctest
 import re
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
+import experiments.__main__
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted([ROOT / "README.md", *(ROOT / "experiments").rglob("*.md"), *(ROOT / "ssljax").rglob("*.md")])
+GUIDES = {f"ssljax/{folder}/README.md" for folder in ("methods", "plan", "run", "text", "vision")}
+# the guide's own example, and a name that stands for any
+MADE_UP = re.compile(r"NAME|agree")
+on_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
 
 
 def test_the_example_runs():
@@ -19,9 +34,62 @@ def test_the_example_is_fifteen_lines_besides_imports():
     assert len([line for line in lines if "import " not in line]) <= 15
 
 
-def test_named_files_and_modules_exist():
-    for path in re.findall(r"`((?:ssljax|experiments)/[\w./]+)`", README) + re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / path).exists(), path
-    for module in re.findall(r"python -m (experiments(?:\.\w+)+)", README):
+def test_the_readme_links_every_guide():
+    assert {*GUIDES, *experiments.__main__.PAGES} - {"README.md"} <= set(re.findall(r"\]\(([^)]+)\)", README))
+
+
+@on_each_page
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        path, _, heading = link.partition("#")
+        target = (page.parent / path).resolve()
+        assert not Path(path).is_absolute(), link
+        assert target.exists(), link
+        if heading:
+            assert heading in _headings(target), link
+
+
+def _headings(page):
+    """The names by which a page's headings are linked."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
+    return [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+@on_each_page
+def test_named_files_and_modules_exist(page):
+    text = page.read_text()
+    for path in re.findall(r"`((?:ssljax|experiments)/[\w./]+)`", text):
+        assert MADE_UP.search(path) or (ROOT / path).exists(), path
+    for module in re.findall(r"python -m (experiments(?:\.\w+)+)", text):
         place = ROOT / module.replace(".", "/")
-        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), module
+        exists = place.with_suffix(".py").exists() or (place / "__main__.py").exists()
+        assert MADE_UP.search(module) or exists, module
+
+
+def test_the_tables_are_up_to_date():
+    for path, text in experiments.__main__.pages().items():
+        assert path.read_text() == text, f"{path}: run make results"
+
+
+@pytest.mark.slow
+def test_the_example_of_own_pictures_trains_and_leaves_an_encoder(tmp_path, monkeypatch):
+    page = (ROOT / "ssljax" / "vision" / "README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.M | re.S)
+    small = {"256, 100": "8, 2", "size=224": "size=16", "(3, 4, 6, 3), bottleneck=True": "(1,), width=8"}
+    small |= {"(2048, 128)": "(16, 8)", "warmup_epochs=10": "warmup_epochs=1"}
+    for whole, part in small.items():
+        assert whole in code
+        code = code.replace(whole, part)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        pixels = rng.integers(0, 256, (30 + number, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(code, found)
+    assert int(found["state"].step) == 4
+    assert np.isfinite(float(found["metrics"]["loss"]))
+    assert (tmp_path / "backbone.safetensors").exists()

@@ -69,7 +69,7 @@ def our_method(size: str, gpu: bool) -> tuple[Any, Any]:
     shape = dataclasses.replace(models.SIZES[size], vocab_size=WORDS, dropout=DROPOUT, attention_dropout=DROPOUT)
     parts = text.build(shape, jnp.bfloat16 if gpu else jnp.float32)
     method = bert.bert(parts.encoder, parts.mlm, parts.nsp, word_table=models.word_table)
-    return method, optim.bert_adamw(lambda step: RATE, weight_decay=DECAY)
+    return method, optim.bert_adamw(RATE, weight_decay=DECAY)
 
 
 def ours(size: str, length: int, batch: int, steps: int, gpu: bool) -> Ready:

@@ -47,21 +47,21 @@ class Page:
 
     def follow(self) -> None:
         """Note from now on what the runs of this process tell their heartbeat."""
-        counted, busied = heartbeat.Beat.step, heartbeat.Beat.busy
+        counted, busied = heartbeat.Heartbeat.step, heartbeat.Heartbeat.busy
 
-        def step(beat: heartbeat.Beat, number: int) -> None:
+        def step(beat: heartbeat.Heartbeat, number: int) -> None:
             counted(beat, number)
             self.write(number, PHASES.index("training"))
 
         @contextlib.contextmanager
-        def busy(beat: heartbeat.Beat, what: str) -> Iterator[None]:
+        def busy(beat: heartbeat.Heartbeat, what: str) -> Iterator[None]:
             before = struct.unpack_from("<q", self.memory, 8)[0]
             self.write(self.step, PHASES.index(what) if what in PHASES else before)
             with busied(beat, what):
                 yield
             self.write(self.step, before)
 
-        heartbeat.Beat.step, heartbeat.Beat.busy = step, busy  # type: ignore[assignment]
+        heartbeat.Heartbeat.step, heartbeat.Heartbeat.busy = step, busy  # type: ignore[assignment]
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Saved on d devices and taken up on e: the same bits, the same samples in the same order, losses within 1e-6."""
+"""Saved on d devices and restored on e: the same bits, the same samples in the same order, losses within 1e-6."""
 
 import hashlib
 from pathlib import Path
@@ -22,25 +22,25 @@ EIGHT = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_
 
 
 def devices(counts: tuple[int, ...], folder: Path) -> dict[str, Any]:
-    """Take up, on each of `counts` emulated devices, what was saved on each.
+    """Restore, on each of `counts` emulated devices, what was saved on each.
 
     Args:
         counts: of devices.
         folder: for everything; exists.
 
     Returns:
-        "pairs", the greatest relative difference of a loss ("difference"; "from" and "to" which count), and "wrong",
-        a sentence for each thing that is not as it must be.
+        "pairs", the largest relative difference of a loss ("difference"; "from" and "to" which count), and "wrong",
+        a sentence for each failed check.
     """
     data = tiny.make_pictures(folder / "pictures.npz")
-    began = {d: children.call(lambda d=d: _train(data, folder / f"{d}", d), folder, EIGHT) for d in counts}
+    saved = {d: children.call(lambda d=d: _train(data, folder / f"{d}", d), folder, EIGHT) for d in counts}
     found, wrong = [], []
     for e in counts:
-        went_on = children.call(lambda e=e: [_take_up(data, folder / f"{d}", e) for d in counts], folder, EIGHT)
-        for d, here in zip(counts, went_on, strict=True):
-            there = began[d]
+        continued = children.call(lambda e=e: [_restore(data, folder / f"{d}", e) for d in counts], folder, EIGHT)
+        for d, here in zip(counts, continued, strict=True):
+            there = saved[d]
             pair = f"from {d} to {e} devices"
-            wrong += [f"{pair}: {leaf} has other bits"] if (leaf := here["changed"]) else []
+            wrong += [f"{pair}: {leaf} has other bits"] if (leaf := here["mismatch"]) else []
             wrong += [f"{pair}: other samples"] if here["samples"] != there["samples"] else []
             off = max(abs(ours / theirs - 1) for ours, theirs in zip(here["losses"], there["losses"], strict=True))
             wrong += [f"{pair}: a loss is {off:.1e} off"] if off > TOLERANCE else []
@@ -54,12 +54,13 @@ def _parts(data: str, count: int) -> tuple[Any, TrainState, Any]:
     config = moco_cifar10.Config(data=data, devices=count, **options)
     recipe = moco_cifar10.build(config)
     task = recipe.task()
-    optimizer, _ = recipe.optimizer(task.examples // recipe.batch_size)
-    state = init_state(recipe.method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
-    return task, state, compile_step(recipe.method, recipe.views, optimizer)
+    pace = recipe.pace(task.examples)
+    method, optimizer = recipe.method(pace), recipe.optimizer(pace)
+    state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+    return task, state, compile_step(method, recipe.views, optimizer)
 
 
-def _go_on(task: Any, state: TrainState, step_fn: Any) -> dict[str, Any]:
+def _continue(task: Any, state: TrainState, step_fn: Any) -> dict[str, Any]:
     losses, seen = [], hashlib.blake2b()
     for batch in task.batches(SAVED, SAVED + AFTER, 0):
         seen.update(np.asarray(batch["image"]).tobytes())
@@ -75,18 +76,18 @@ def _train(data: str, workdir: Path, count: int) -> dict[str, Any]:
             state, _ = step_fn(state, batch)
         checkpoints = checkpoint.open_checkpoints(str(workdir))
         checkpoint.save(checkpoints, state)
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         checkpoint.close(checkpoints)
-        return _go_on(task, state, step_fn)
+        return _continue(task, state, step_fn)
 
 
-def _take_up(data: str, workdir: Path, count: int) -> dict[str, Any]:
+def _restore(data: str, workdir: Path, count: int) -> dict[str, Any]:
     with sharding.use_mesh(sharding.make_mesh(count)):
         task, like, step_fn = _parts(data, count)
         checkpoints = checkpoint.open_checkpoints(str(workdir))
         state = checkpoint.restore(checkpoints, like)
         checkpoint.close(checkpoints)
         assert state is not None
-        saved = manifest.read(epath.Path(workdir / "checkpoints" / str(SAVED)))["leaves"]
-        changed = snapshot.first_change(snapshot.flatten(state), saved)
-        return {"changed": changed} | _go_on(task, state, step_fn)
+        leaves = manifest.read(epath.Path(workdir / "checkpoints" / str(SAVED)))["leaves"]
+        mismatch = snapshot.first_mismatch(snapshot.flatten(state), leaves)
+        return {"mismatch": mismatch} | _continue(task, state, step_fn)

@@ -1,4 +1,4 @@
-"""Damage to the files of checkpoints: found and told, or harmless; never silently wrong, never a crash."""
+"""Damage to the files of checkpoints: detected and reported, or harmless; never silently wrong, never a crash."""
 
 import functools
 import shutil
@@ -22,7 +22,7 @@ PAGE = 4096
 
 
 def tiny_state(step: int, rows: int = 600) -> TrainState:
-    """A state with leaves of many kinds; by default one is larger than the files that manifests have hashes of."""
+    """A state with leaves of many kinds; by default one is larger than the files that manifests hash."""
     rng = np.random.default_rng(step)
     params = {
         "kernel": jnp.asarray(rng.normal(size=(rows, 500)), jnp.float32),
@@ -48,16 +48,16 @@ def same(a: TrainState, b: TrainState) -> bool:
 
 
 def save(workdir: Path, states: list[TrainState]) -> None:
-    """A run's checkpoints."""
-    checkpoints = checkpoint.open_checkpoints(str(workdir), keep=len(states), facts={"experiment": "tiny"})
+    """Save states as a run's checkpoints."""
+    checkpoints = checkpoint.open_checkpoints(str(workdir), keep=len(states), metadata={"experiment": "tiny"})
     for state in states:
         checkpoint.save(checkpoints, state)
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     checkpoint.close(checkpoints)
 
 
 def damages(count: int, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Damage a file of the newer of two checkpoints, or sometimes of both, and restore; so many times.
+    """Damage a file of the newer of two checkpoints, or sometimes of both, and restore; `count` times.
 
     Args:
         count: trials.
@@ -65,7 +65,7 @@ def damages(count: int, folder: Path, seed: int = 0) -> dict[str, Any]:
         seed: of the damage.
 
     Returns:
-        What `trials.run` says.
+        What `trials.run` returns.
     """
     children.call(lambda: save(folder / "intact", [tiny_state(1), tiny_state(2)]), folder)
 
@@ -101,8 +101,8 @@ def _outcome(workdir: Path, wanted: dict[int, TrainState], damaged: int) -> str:
         return "silent wrong"
     if int(found.step) == 2:
         return "harmless, bit-equal"
-    told = len(said) == 1 and said[0].startswith("Checkpoint 2 is damaged (")
-    return "older one taken" if told and (workdir / "checkpoints-damaged" / "2").exists() else "silent wrong"
+    reported = len(said) == 1 and said[0].startswith("Checkpoint 2 is damaged (")
+    return "older one taken" if reported and (workdir / "checkpoints-damaged" / "2").exists() else "silent wrong"
 
 
 def damage(directory: Path, rng: np.random.Generator) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a long run and a save cost: memory, open files, seconds."""
+"""The cost of a long run and of a save: memory, open files, seconds."""
 
 import functools
 import itertools
@@ -27,7 +27,7 @@ HASHING, STALL = 0.05, 1.2
 
 
 def soak(steps: int, folder: Path, window: int = WINDOW) -> dict[str, Any]:
-    """A run of so many steps with saves, log lines and evaluations, watched from outside.
+    """A run of `steps` steps with saves, log lines and evaluations, measured from outside.
 
     Args:
         steps: at least three windows.
@@ -36,7 +36,7 @@ def soak(steps: int, folder: Path, window: int = WINDOW) -> dict[str, Any]:
 
     Returns:
         "slope" of its own resident memory in megabytes a window, the median "memory" and number of open "files" in each
-        window, "steps_per_second", and "wrong", a sentence for each thing that is not as it must be.
+        window, "steps_per_second", and "wrong", a sentence for each failed check.
     """
     (folder / "cache").mkdir(exist_ok=True)
     run, workdir, page = tiny.moco(tiny.make_pictures(folder / "pictures.npz")), folder / "soak", Page()
@@ -51,7 +51,7 @@ def soak(steps: int, folder: Path, window: int = WINDOW) -> dict[str, Any]:
             raise RuntimeError(f"the run has ended with {child.code} at step {page.step}:\n{child.said()}")
     parts = [samples[samples[:, 0] // window == number] for number in range(1, -(-last // window))]
     memory, files = ([float(np.median(part[:, column])) for part in parts if len(part)] for column in (1, 2))
-    # the median of all pairs: now and then a process gives much back at once, which tilts a fitted line
+    # the median of all pairs: now and then a process frees much memory at once, which would tilt a fitted line
     pairs = itertools.combinations(enumerate(memory), 2)
     slope = statistics.median((later - earlier) / (j - i) for (i, earlier), (j, later) in pairs)
     wrong = [f"memory grows by {slope:.2f} MB a {window} steps"] if slope > SLOPE else []
@@ -66,7 +66,7 @@ def _watch(child: Child, page: Page, last: int) -> np.ndarray:
     while page.step < last and child.wait(LOOK) is None:
         try:
             status = (place / "status").read_text().split()
-            # not the files' pages, libraries among them, which the kernel drops and reads again as it likes
+            # not the files' pages, libraries among them, which the kernel drops and reads again as needed
             own = int(status[status.index("RssAnon:") + 1]) / 1e3
             samples.append((page.step, own, len(os.listdir(place / "fd"))))
         except OSError:
@@ -75,7 +75,7 @@ def _watch(child: Child, page: Page, last: int) -> np.ndarray:
 
 
 def save_cost(megabytes: int, folder: Path, times: int = 21) -> dict[str, Any]:
-    """Save a state of so many megabytes, a few times.
+    """Time the saves of a state of `megabytes`.
 
     Args:
         megabytes: of the state; as many leaves.
@@ -83,8 +83,9 @@ def save_cost(megabytes: int, folder: Path, times: int = 21) -> dict[str, Any]:
         times: saves; the first is not counted.
 
     Returns:
-        Medians in seconds: of a whole save ("save"), of the hashes in it ("hashing"), of what `save` keeps its caller
-        ("stall") and of a copy of the state to the host ("copy"); their ratios; and "wrong" as `soak`.
+        Medians in seconds: of a whole save ("save"), of the hashes in it ("hashing"), of the time for which `save`
+        blocks its caller ("stall") and of a copy of the state to the host ("copy"); their ratios; and "wrong" as
+        `soak`.
     """
     found = children.call(lambda: _cost(megabytes, folder / "cost", times), folder)
     share, ratio = found["hashing"] / found["save"], found["stall"] / found["copy"]
@@ -109,7 +110,7 @@ def _cost(megabytes: int, workdir: Path, times: int) -> dict[str, float]:
         del fresh, copies
         began = time.perf_counter()
         stall, _ = _timed(lambda state=state: checkpoint.save(checkpoints, state))
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         save = time.perf_counter() - began
         found.append({"copy": copy, "hashing": hashing, "stall": stall, "save": save})
     checkpoint.close(checkpoints)

@@ -1,7 +1,7 @@
-"""The long proof that nothing is ever lost: kills, signals, damaged files, other devices, a long run.
+"""Fault injection: kills, signals, damaged files, other numbers of devices, a long run.
 
-`python -m experiments.bench.faults` runs all parts, each in children that may die, and writes what came of them to
-experiments/results/faults.json; `--only` runs some of them again. It exits with 1 where something is not as it must be.
+`python -m experiments.bench.faults` runs all parts, each in children that may die, and writes the outcomes to
+experiments/results/faults.json; `--only` repeats some of them. It exits with 1 if a check fails.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ RESULTS = records.RESULTS / "faults.json"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much of each."""
+    """How many of each."""
 
     only: tuple[str, ...] = ()
     """Of kills, signals, damages, fuzz, devices, soak and saving; empty: all."""
@@ -44,19 +44,19 @@ class Config:
     megabytes: int = 200
     """Of the state whose saving is timed."""
     names: tuple[str, ...] = fault_runs.ORDER
-    """The experiments that are killed and interrupted, taken in turn."""
+    """The experiments that are killed and interrupted, in rotation."""
     seed: int = 0
     out: str = str(RESULTS)
 
 
 class Part(NamedTuple):
-    """One of the proofs.
+    """One part of the benchmark.
 
     Attributes:
         run: `(config, folder) -> figures`.
-        done: figures -> what was done, in words.
-        result: figures -> what came of it, in words.
-        wrong: figures -> how much of it is not as it must be.
+        done: figures -> a description of what was done.
+        result: figures -> a description of the outcome.
+        wrong: figures -> the number of failed checks.
     """
 
     run: Callable[[Config, Path], dict[str, Any]]
@@ -82,9 +82,7 @@ def _trials(found: dict[str, Any]) -> str:
 PARTS = {
     "kills": Part(
         lambda config, folder: fault_runs.kills(config.kills, folder, config.names, config.seed),
-        lambda found: (
-            f"{found['blows']} kill -9 at random instants of {found['runs']} runs ({_counts(found['phases'])})"
-        ),
+        lambda found: f"{found['blows']} kill -9 at random times of {found['runs']} runs ({_counts(found['phases'])})",
         lambda found: _verdict(
             found,
             f"{found['equal']} of {found['runs']} runs end bit-equal to an uninterrupted one, every loss included; "
@@ -117,7 +115,7 @@ PARTS = {
     "devices": Part(
         lambda config, folder: fault_devices.devices(config.devices, folder),
         lambda found: f"saved on d and restored on e devices, {found['pairs']} pairs, {found['steps']} more steps",
-        lambda found: _verdict(found, f"greatest relative difference of a loss {found['difference']:.1e}"),
+        lambda found: _verdict(found, f"largest relative difference of a loss {found['difference']:.1e}"),
     ),
     "soak": Part(
         lambda config, folder: fault_soak.soak(config.soak, folder, min(fault_soak.WINDOW, config.soak // 5)),
@@ -143,10 +141,10 @@ def _range(values: list[float]) -> str:
 
 
 def run(config: Config) -> int:
-    """Run the parts and write each one's entry as it ends; returns how many of them are not as they must be.
+    """Run the parts and write each one's entry as it ends; returns how many of them failed.
 
     Raises:
-        BadInputError: there is no part, or no run, of such a name.
+        BadInputError: an unknown name of a part or a run.
     """
     for given, known in ((config.only, PARTS), (config.names, dict.fromkeys(fault_runs.ORDER))):
         if unknown := sorted(set(given) - set(known)):
@@ -167,7 +165,7 @@ def run(config: Config) -> int:
         if passed:
             shutil.rmtree(folder)
         else:
-            print(f"{name}: what was found wrong is in {folder}")
+            print(f"{name}: the files of the failed part are in {folder}")
         entry = {"done": part.done(found), "result": part.result(found), "passed": passed}
         _put(out, name, entry | {"figures": found, "seed": config.seed, "environment": environment})
     print(as_text(out))
@@ -178,17 +176,18 @@ def as_text(path: Path) -> str:
     """The entries for a terminal."""
     entries = _read(path).items()
     return "\n".join(
-        f"{name}: {'as it must be' if entry['passed'] else 'WRONG'}\n  {entry['done']}\n  {entry['result']}"
+        f"{name}: {'passed' if entry['passed'] else 'FAILED'}\n  {entry['done']}\n  {entry['result']}"
         for name, entry in entries
     )
 
 
 def as_markdown(path: Path) -> str:
-    """The entries as the README's table: part, what was done, result, date and machine."""
+    """The entries as a table: part, what was done, result, date and machine; what failed says so."""
     lines = ["| part | what was done | result | date, machine |", "|---|---|---|---|"]
     for name, entry in _read(path).items():
         where = entry["environment"]
-        cells = name, entry["done"], entry["result"], f"{where['date']}, {where['device']}, {where['commit']}"
+        result = entry["result"] if entry["passed"] else f"failed: {entry['result']}"
+        cells = name, entry["done"], result, f"{where['date']}, {where['device']}, {where['commit']}"
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

@@ -85,7 +85,7 @@ def _ratio(row: dict[str, Any]) -> str:
 
 
 def as_markdown(paths: Sequence[Path]) -> str:
-    """The files' entries as the README's table; a row a peer, ratios above 1 where ours is better."""
+    """The files' entries as a table; a row a peer, ratios above 1 where ours is better, and whether the bar is met."""
     lines = ["| measure | ours | peer | ratio (least to greatest) | bar | date, machine |", "|---|---|---|---|---|---|"]
     for found in [entry for path in paths for entry in read(path).values()]:
         (_, ours), *peers = found["sides"].items()
@@ -96,6 +96,30 @@ def as_markdown(paths: Sequence[Path]) -> str:
         for label, peer in peers or [("-", None)]:
             theirs = f"{label}: {peer.get('rate', peer['median']):.4g}" if peer else "-"
             place = f"{where['date']}, {where['device']}, {where['commit']}"
-            cells = found["title"], own, theirs, _ratio(peer) if peer else "-", found["bar"], place
+            bar = verdict(found["bar"], label, peer["ratio"]) if peer else found["bar"]
+            cells = found["title"], own, theirs, _ratio(peer) if peer else "-", bar, place
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) if len(lines) > 2 else "Not run."
+
+
+def verdict(bar: str, label: str, ratio: float) -> str:
+    """Whether a ratio meets the bar that was set for it.
+
+    Args:
+        bar: such as ">= 1.5", or ">= 1 eager" where it is set for one peer.
+        label: of the peer.
+        ratio: median.
+
+    Returns:
+        The bar after "met" or "missed"; "-" for another peer's; a bar that is not a ratio as it is.
+
+    >>> verdict(">= 1.5", "lightly", 1.08), verdict(">= 1 eager", "torch.compile", 1.05), verdict("-", "JPEGs", 2.5)
+    ('missed: >= 1.5', '-', '-')
+    """
+    found = re.fullmatch(r">= ([\d.]+)(?: (\w+?)d?)?", bar)
+    if found is None:
+        return bar
+    least, peer = found.groups()
+    if peer and peer not in label:
+        return "-"
+    return f"{'met' if ratio >= float(least) else 'missed'}: {bar}"

@@ -27,7 +27,7 @@ STEPS, INTERVAL = 60, PICTURES // BATCH  # of each run, and between its saves
 PICTURE_OPTIONS = (
     f"--batch-size {BATCH} --width 4 --epochs {STEPS // INTERVAL} --save-every 1 --eval-every 5 --log-every 1"
 )
-COMMON = ("--devices", "1", "--no-canary")
+COMMON = ("--devices", "1", "--no-compiler-check")
 MOCO_OPTIONS = f"{PICTURE_OPTIONS} --queue-size 64 --embedding-dim 8 --stage-sizes 1"
 SIMCLR_OPTIONS = f"{PICTURE_OPTIONS} --projector 8 8 --warmup-epochs 1"
 BERT_OPTIONS = (
@@ -165,7 +165,7 @@ def difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 def newest(workdir: Path) -> int:
     """The newest step with a manifest; -1 without one."""
-    return max(retention.committed(epath.Path(workdir / "checkpoints")), default=-1)
+    return max(retention.committed_steps(epath.Path(workdir / "checkpoints")), default=-1)
 
 
 def being_saved(workdir: Path) -> set[str]:

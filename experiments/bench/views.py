@@ -27,7 +27,7 @@ def ours(images: int, gpu: bool) -> Ready:
 
     from ssljax.vision import views
 
-    both = jax.jit(lambda key, image: views.moco_v2()(key, image))
+    both = jax.jit(lambda key, image: views.moco_v2()(key, image=image))
     batch = jax.numpy.asarray(pictures(images))
     key = jax.random.key(0)
 

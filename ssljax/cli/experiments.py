@@ -6,22 +6,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from ssljax.run import experiment
+from ssljax.run.config import RunConfig
+from ssljax.run.finishing import UnfinishedError
 from ssljax.run.ledger import paragraphs
 from ssljax.train.checkpoint import SaveError
 from ssljax.train.guard import DivergedError
-from ssljax.train.hosts import exits as leaving
-from ssljax.train.hosts import interruption
+from ssljax.train.hosts import exits, interruption
 from ssljax.train.hosts.interruption import Interrupted
 from ssljax.types import BadInputError
 
-Config = TypeVar("Config", bound=experiment.RunConfig)
+Config = TypeVar("Config", bound=RunConfig)
 
 
 def main(config_type: type[Config], build: Callable[[Config], experiment.Experiment], description: str | None) -> None:
     """Parse the command line into `config_type`, build the experiment and run it.
 
-    Exits with one sentence on standard error: with 2 when the user's input will not do, with 75 when a signal came
-    and everything is saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges or cannot save.
+    Exits with one sentence on standard error: with 2 for invalid input, with 75 when a signal came and the state is
+    saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges, cannot save, or when an
+    evaluation or the report failed.
 
     Args:
         config_type: a frozen dataclass with a default for every field.
@@ -38,8 +40,8 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
         except BadInputError as error:
             sys.exit(refuse(error))
         except Interrupted as stopped:
-            leaving.leave(str(stopped))
-        except (DivergedError, SaveError) as error:
+            exits.exit_interrupted(str(stopped))
+        except (DivergedError, SaveError, UnfinishedError) as error:
             sys.exit(f"error: {error}")
 
 

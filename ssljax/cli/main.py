@@ -13,15 +13,15 @@ from ssljax.cli import experiments as cli
 from ssljax.evals import features
 from ssljax.methods.bert import mean_of_tokens
 from ssljax.plan.command import Plan, plan
-from ssljax.text import export as text_export
-from ssljax.text import scores as text_scores
-from ssljax.text import task as text
+from ssljax.text import scores
+from ssljax.text.export import EXPORTED, load_encoder
+from ssljax.text.task import build
 from ssljax.text.vocabulary import encode, pack, tokenizer
 from ssljax.train import buckets
 from ssljax.types import BadInputError
+from ssljax.vision.export import EXPORTED as PICTURES
 
 BATCH = 32
-PICTURES = "backbone.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fill(command: FillMask) -> None:
     """`ssljax fill-mask`."""
-    params, shape, vocabulary = text_export.load_encoder(command.run)
+    params, shape, vocabulary = load_encoder(command.run)
     if "mlm" not in params:
         raise BadInputError(f"{command.run} has no head for masked words; give a run of BERT's pre-training.")
-    (filled,) = text_scores.fill(text.build(shape), params, vocabulary, [command.sentence], command.top)
+    (filled,) = scores.fill(build(shape), params, vocabulary, [command.sentence], command.top)
     for number, (words, probabilities) in enumerate(filled, start=1):
         if len(filled) > 1:
             print(f"[MASK] {number}")
@@ -107,8 +107,8 @@ def embed(command: Embed) -> None:
         raise BadInputError(f"{output} exists: it is not overwritten; choose another name.")
     if output.suffix != ".npy" or not output.absolute().parent.is_dir():
         raise BadInputError(f"{output}: give a name that ends with .npy, in a folder that exists.")
-    params, shape, vocabulary = text_export.load_encoder(command.run)
-    vectors = sentence_vectors(text.build(shape), params, vocabulary, lines)
+    params, shape, vocabulary = load_encoder(command.run)
+    vectors = sentence_vectors(build(shape), params, vocabulary, lines)
     partial = output.with_suffix(".partial.npy")
     np.save(partial, vectors)
     partial.replace(output)
@@ -139,9 +139,9 @@ def export(command: Export) -> None:
     """`ssljax export`."""
     from etils import epath
 
-    buckets.check(command.run, "run")
+    buckets.check_reachable(command.run, "run")
     run, target = epath.Path(command.run), Path(command.directory)
-    source = run / (text_export.EXPORTED if command.to == "huggingface" else PICTURES)
+    source = run / (EXPORTED if command.to == "huggingface" else PICTURES)
     if not source.exists():
         kind = "text" if command.to == "huggingface" else "pictures"
         raise BadInputError(f"{run} holds no {source.name}; --to {command.to} wants a finished run on {kind}.")

@@ -47,7 +47,7 @@ def batches(
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
         shift: read the data of so many steps later.
         transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
-        fields: of the records to yield, such as ("image", "label"); none: all but the label.
+        fields: of the records to yield, such as `("label",)`; none: all but the label.
         resident_bytes: a set without a transform lies on the devices, split over them, where each one's share is at
             most this; None: `resident.budget()`, 0 always streams.
         workers: processes that read and transform; 0 uses threads. Of a streamed set so many records are held ahead
@@ -63,14 +63,12 @@ def batches(
         BadInputError: too few records for a batch, no such field, different shapes, an unreadable record.
     """
     check_enough(source, batch_size)
-    devices = sharding.data_devices()
-    if batch_size < 1 or batch_size % devices:
-        raise BadInputError(f"batch_size={batch_size} must be a multiple of the {devices} devices.")
+    sharding.check_batch_size(batch_size)
     fields = fields or [field for field in read_record(source, 0) if field not in ("label", "skipped")]
     if "label" in fields:
         require_labels(source)
     steps = range(start_step + shift, num_steps + shift)
-    room = devices * (resident.budget() if resident_bytes is None else resident_bytes)
+    room = sharding.data_devices() * (resident.budget() if resident_bytes is None else resident_bytes)
     if transform is None and len(source) * _record_bytes(source, fields) <= room:
         arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
         return _resident_batches(arrays, seed, batch_size, steps, undrawn)

@@ -111,7 +111,7 @@ def _loss(kind: Kind, outputs: Array, label: Array, weight: Array) -> Array:
     return jnp.sum(weight * jnp.square(outputs[:, 0] - label)) / jnp.sum(weight)
 
 
-def _optimizer(config: FinetuneConfig, total: int) -> optax.GradientTransformation:
+def _optimizer(config: FinetuneConfig, total: int) -> optim.Optimizer:
     rate = optim.linear_with_warmup(config.learning_rate, total, int(config.warmup * total))
     return optim.bert_adamw(rate, weight_decay=config.weight_decay)
 

@@ -15,6 +15,7 @@ from ssljax.types import BadInputError, PyTree
 
 LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
+PARTS = re.compile(r"(layer\d+_\d+/)?((conv\d|downsample_conv)/kernel|(bn\d|downsample_bn)/(scale|bias|mean|var))")
 
 
 def to_torchvision(params: PyTree, stats: PyTree) -> dict[str, np.ndarray]:
@@ -26,6 +27,9 @@ def to_torchvision(params: PyTree, stats: PyTree) -> dict[str, np.ndarray]:
 
     Returns:
         Arrays by torchvision's names, without `fc.*`; kernels are OIHW; every `num_batches_tracked` is 0.
+
+    Raises:
+        BadInputError: a parameter that is no part of such a ResNet.
 
     Reference: pytorch/vision `torchvision/models/resnet.py`.
     """
@@ -80,7 +84,7 @@ def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> 
         stats: its batch statistics.
 
     Raises:
-        BadInputError: the file exists, or its folder does not.
+        BadInputError: the file exists, its folder does not, or it is no ResNet of `ssljax.models.resnet`.
     """
     import safetensors.numpy
 
@@ -128,6 +132,11 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 def _name(path: list[str]) -> str:
     """`layer1_0, downsample_bn, scale` -> `layer1.0.downsample.1.weight`."""
+    if not PARTS.fullmatch("/".join(path)):
+        raise BadInputError(
+            f"{'/'.join(path)} is no part of a ResNet of ssljax.models.resnet, and torchvision has no name for it; "
+            "choose another writer for this encoder."
+        )
     modules = [re.sub(r"^(layer\d+)_(\d+)$", r"\1.\2", module) for module in path[:-1]]
     modules = [{"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}.get(m, m) for m in modules]
     return ".".join([*modules, LEAF_NAMES[path[-1]]])

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ssljax import sharding
 from ssljax.losses import masked
 from ssljax.types import Array, BadInputError, Batch, Encoder, Method, PyTree
 
@@ -36,8 +35,8 @@ def bert(encoder: Encoder, mlm_head: Encoder, nsp_head: Encoder, *, word_table: 
         `"embedding"`, the pooled output.
 
     Raises:
-        BadInputError: while it is traced, for a batch that lacks an array or has one of a wrong shape, an encoder
-            with batch statistics or of other outputs, or a batch that does not divide over the devices.
+        BadInputError: while it is traced, for a batch that lacks an array or has one of a wrong shape, or an encoder
+            with batch statistics or of other outputs.
 
     Reference: arXiv 1810.04805, section 3.1 and appendix A.2; google-research/bert `run_pretraining.py`.
     """
@@ -59,20 +58,23 @@ def bert(encoder: Encoder, mlm_head: Encoder, nsp_head: Encoder, *, word_table: 
         nsp, _ = nsp_head.init(nsp_key, pooled)
         return {"encoder": params, "mlm": mlm, "nsp": nsp}, BertAux()
 
-    def loss(params, aux, batch, key):
+    def loss(params, aux, batch, key, step):
+        del step
         value, metrics = score(encoder, mlm_head, nsp_head, params, batch, word_table=word_table, train=True, key=key)
         return value, (aux, metrics)
-
-    def after_update(params, aux, step):
-        del params, step
-        return aux
 
     def features(params, aux, inputs):
         del aux
         outputs, _ = encoder.apply(params["encoder"], {}, *(inputs[name] for name in INPUTS), train=False)
         return {"backbone": mean_of_tokens(outputs["tokens"], inputs["lengths"]), "embedding": outputs["pooled"]}
 
-    return Method(init, loss, after_update, features)
+    return Method(
+        init=init,
+        loss=loss,
+        after_update=lambda params, aux, step: (params, aux),
+        features=features,
+        encoder=lambda params, aux: (params["encoder"], {}),
+    )
 
 
 def score(
@@ -152,7 +154,7 @@ def check_batch(batch: Batch) -> None:
     """Refuse a batch that is not a masked one.
 
     Raises:
-        BadInputError: an array is missing or does not fit the others, or the batch does not divide over the devices.
+        BadInputError: an array is missing or does not fit the others.
     """
     missing = [name for name in MASKED if name not in batch]
     if missing:
@@ -169,10 +171,6 @@ def check_batch(batch: Batch) -> None:
     for name in set(MASKED) - {"weights"}:
         if not jnp.issubdtype(batch[name].dtype, jnp.integer):
             raise BadInputError(f"{name} is {batch[name].dtype}; give int32.")
-    if size % sharding.data_devices():
-        raise BadInputError(
-            f"batch_size={size} does not divide over {sharding.data_devices()} devices; choose a multiple."
-        )
 
 
 def _check_outputs(outputs, tokens_shape) -> None:

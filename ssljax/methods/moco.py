@@ -1,14 +1,17 @@
 """MoCo v1 and v2: a queue of negative keys and a momentum encoder."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ssljax import diagnostics, ema, sharding
+from ssljax import diagnostics, sharding
 from ssljax import queue as negatives
 from ssljax.losses import contrastive
+from ssljax.methods import teacher
 from ssljax.types import Array, BadInputError, Encoder, Method, PyTree, chain
 
 
@@ -34,7 +37,7 @@ def moco(
     projector: Encoder,
     *,
     queue_size: int = 65536,
-    momentum: float = 0.999,
+    momentum: teacher.Momentum = 0.999,
     temperature: float = 0.2,
     symmetric: bool = False,
     shuffle: bool = True,
@@ -48,7 +51,7 @@ def moco(
         backbone: images [B, h, w, C] -> features [B, F].
         projector: features [B, F] -> embeddings [B, D].
         queue_size: K, the number of negative keys; a multiple of what one step enqueues.
-        momentum: m in `key = m * key + (1 - m) * query`, in [0, 1].
+        momentum: m in `key = m * key + (1 - m) * query`, in [0, 1]; or a schedule `step -> m`.
         temperature: T > 0 of the InfoNCE logits.
         symmetric: also match the second view's queries to the first view's keys; the two losses are summed and
             both views' keys are enqueued.
@@ -58,45 +61,44 @@ def moco(
         A `Method` on batches `{"view_1", "view_2"}` of float [B, h, w, C]; view 1 is the query's.
 
     Raises:
-        BadInputError: T <= 0, m outside [0, 1] or K < 1 (here); K not a multiple of the keys of a step, or a batch
-            that does not divide over the devices (in `init`).
+        BadInputError: T <= 0, m outside [0, 1] or K < 1 (here); K not a multiple of the keys of a step (in
+            `init`).
 
     Reference:
         MoCo arXiv 1911.05722, algorithm 1; MoCo v2 arXiv 2003.04297; step order of `moco/builder.py` in
         facebookresearch/moco; the symmetric variant of that repository's CIFAR demo.
 
     Differs from the paper:
-        The momentum update comes after the optimiser instead of before the next step's keys: the same sequence,
-        as the very first update there is of equal encoders.
+        The momentum update comes after the optimiser's, see `teacher.average`.
     """
-    ema.check_momentum(momentum)
-    if temperature <= 0:
-        raise BadInputError(f"temperature={temperature}: InfoNCE divides by it; give a number above 0.")
+    teacher.check_momentum(momentum)
+    teacher.check_temperature(temperature)
     if queue_size < 1:
-        raise BadInputError(f"queue_size={queue_size}: give at least the number of keys of one step.")
+        raise BadInputError(f"queue_size={queue_size}: use at least the number of keys enqueued per step.")
     encoder = chain(backbone=backbone, projector=projector)
 
     def init(key, batch):
         encoder_key, queue_key = jax.random.split(key)
         view = batch["view_1"]
-        _check_batch(view.shape[0], queue_size, symmetric)
+        _check_queue(view.shape[0], queue_size, symmetric)
         params, stats = encoder.init(encoder_key, view)
         dim = jax.eval_shape(lambda: encoder.apply(params, stats, view, train=False)[0]).shape[-1]
-        # copies: a donated state may not hold one buffer twice
-        key_params, key_stats = jax.tree.map(jnp.copy, (params, stats))
+        key_params, key_stats = teacher.copy((params, stats))
         return params, MoCoAux(stats, key_params, key_stats, negatives.init(queue_key, queue_size, dim))
 
     def one_direction(params, stats, key_stats, aux, query_view, key_view, key):
-        query, stats = encoder.apply(params, stats, query_view, train=True)
+        query_key, key_key = jax.random.split(jax.random.fold_in(key, 1))  # `key` itself draws the permutation
+        query, stats = encoder.apply(params, stats, query_view, train=True, key=query_key)
         query = contrastive.l2_normalize(query)
-        keys, key_stats = _encode_keys(encoder, aux.key_params, key_stats, key_view, key if shuffle else None)
+        encode = functools.partial(encoder.apply, aux.key_params, key_stats, train=True, key=key_key)
+        keys, key_stats = _encode_keys(encode, key_view, key if shuffle else None)
         keys = jax.lax.stop_gradient(keys)
         scored = {"temperature": temperature, "similarity": "inner"}
         value = contrastive.info_nce(query, keys, aux.queue.keys, **scored)
         logits = contrastive.info_nce_logits(query, keys, aux.queue.keys, **scored)
         return value, stats, key_stats, keys, _metrics(query, keys, logits)
 
-    def loss(params, aux, batch, key):
+    def loss(params, aux, batch, key, step):
         view_1, view_2 = batch["view_1"], batch["view_2"]
         key_12, key_21 = jax.random.split(key)
         value, stats, key_stats, keys, metrics = one_direction(
@@ -109,27 +111,29 @@ def moco(
             new_keys = jnp.concatenate([sharding.gather(keys), new_keys])
         queue = negatives.enqueue(aux.queue, new_keys)
         aux = dataclasses.replace(aux, stats=stats, key_stats=key_stats, queue=queue)
-        return value, (aux, {"loss": value, **metrics})
+        momentum_now = teacher.momentum_at(momentum, step + 1)
+        return value, (aux, {"loss": value, "momentum": jnp.asarray(momentum_now, jnp.float32), **metrics})
 
     def after_update(params, aux, step):
-        del step
-        return dataclasses.replace(aux, key_params=ema.ema(aux.key_params, params, momentum))
+        key_params = teacher.average(aux.key_params, params, momentum, step)
+        return params, dataclasses.replace(aux, key_params=key_params)
 
-    def features(params, aux, inputs):
-        outputs, _ = backbone.apply(params["backbone"], aux.stats["backbone"], inputs, train=False)
-        embedding, _ = projector.apply(params["projector"], aux.stats["projector"], outputs, train=False)
-        return {"backbone": outputs, "embedding": embedding}
+    return Method(
+        init=init,
+        loss=loss,
+        after_update=after_update,
+        features=lambda params, aux, inputs: teacher.features(backbone, projector, params, aux.stats, inputs),
+        encoder=lambda params, aux: teacher.backbone_of(params, aux.stats),
+    )
 
-    return Method(init, loss, after_update, features)
 
-
-def _encode_keys(encoder: Encoder, params: PyTree, stats: PyTree, images: Array, shuffle: Array | None):
+def _encode_keys(encode: Callable[[Array], tuple[Array, PyTree]], images: Array, shuffle: Array | None):
     """Normalised keys [B, D] and the new statistics; with a key in `shuffle`, images are permuted on the way."""
     if shuffle is None:
-        keys, stats = encoder.apply(params, stats, images, train=True)
+        keys, stats = encode(images)
         return contrastive.l2_normalize(keys), stats
     order = jax.random.permutation(shuffle, images.shape[0])
-    keys, stats = encoder.apply(params, stats, sharding.take_rows(images, order), train=True)
+    keys, stats = encode(sharding.take_rows(images, order))
     return sharding.take_rows(contrastive.l2_normalize(keys), jnp.argsort(order)), stats
 
 
@@ -143,14 +147,10 @@ def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:
     }
 
 
-def _check_batch(batch_size: int, queue_size: int, symmetric: bool) -> None:
+def _check_queue(batch_size: int, queue_size: int, symmetric: bool) -> None:
     enqueued = 2 * batch_size if symmetric else batch_size
     if queue_size % enqueued:
         raise BadInputError(
-            f"queue_size={queue_size} is not a multiple of the {enqueued} keys that a step enqueues; "
-            f"{max(queue_size // enqueued, 1) * enqueued} is the nearest one below."
-        )
-    if batch_size % sharding.data_devices():
-        raise BadInputError(
-            f"batch_size={batch_size} does not divide over {sharding.data_devices()} devices; choose a multiple."
+            f"queue_size={queue_size} must be a multiple of {enqueued}, the keys enqueued per step; "
+            f"use {max(queue_size // enqueued, 1) * enqueued}."
         )

@@ -1,16 +1,15 @@
 """MoCo v3: keys of the global batch instead of a queue, and a predictor on the query's side."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from ssljax import diagnostics, ema, sharding
+from ssljax import diagnostics, sharding
 from ssljax.losses import contrastive
-from ssljax.types import Array, BadInputError, Batch, Encoder, Method, PyTree, chain
+from ssljax.methods import teacher
+from ssljax.types import Array, BadInputError, Encoder, Method, PyTree, chain
 
 
 @struct.dataclass
@@ -34,7 +33,7 @@ def moco_v3(
     predictor: Encoder,
     *,
     temperature: float = 1.0,
-    momentum: float | Callable[[Array], Any] = 0.99,
+    momentum: teacher.Momentum = 0.99,
 ) -> Method:
     """MoCo v3: predictions from one view are matched to the other view's keys among those of the whole batch.
 
@@ -47,27 +46,24 @@ def moco_v3(
         predictor: embeddings [B, D] -> predictions of the other view's keys [B, D]; not in the momentum encoder.
         temperature: T > 0 of the InfoNCE logits; the cross-entropies are multiplied by 2 T.
         momentum: m in `key = m * key + (1 - m) * query`, in [0, 1]; or `step -> m`, with which the keys of that step,
-            counted from 0, are made, such as `ema.cosine_momentum` of a base and the run's length.
+            counted from 0, are made, such as `optim.Pace.rising`.
 
     Returns:
         A `Method` on batches `{"view_1", "view_2"}` of float [B, h, w, C]. Its features `"embedding"` are the
         projector's.
 
     Raises:
-        BadInputError: T <= 0 or m outside [0, 1] (here); a batch of one picture or one that does not divide over the
-            devices (in `init`); a predictor whose outputs are not as wide as the keys (in `loss`).
+        BadInputError: T <= 0 or m outside [0, 1] (here); a batch of one picture (in `init`); a predictor whose outputs
+            are not as wide as the keys (in `loss`).
 
     Reference:
         arXiv 2104.02057, algorithm 1; `moco/builder.py` and `main_moco.py` of facebookresearch/moco-v3.
 
     Differs from the paper:
-        The momentum update comes after the optimiser, with the next step's m, instead of before the next step's keys:
-        the same sequence, as the very first update there is of equal encoders.
+        The momentum update comes after the optimiser's, with the next step's m, see `teacher.average`.
     """
-    if not callable(momentum):
-        ema.check_momentum(momentum)
-    if temperature <= 0:
-        raise BadInputError(f"temperature={temperature}: InfoNCE divides by it; give a number above 0.")
+    teacher.check_momentum(momentum)
+    teacher.check_temperature(temperature)
     encoder = chain(backbone=backbone, projector=projector)
     whole = chain(backbone=backbone, projector=projector, predictor=predictor)
 
@@ -75,45 +71,40 @@ def moco_v3(
         view = batch["view_1"]
         _check_batch(view.shape[0])
         params, stats = whole.init(key, view)
-        # copies: a donated state may not hold one buffer twice
-        key_params, key_stats = jax.tree.map(jnp.copy, (_encoder_part(params), _encoder_part(stats)))
+        key_params, key_stats = teacher.copy((_without_predictor(params), _without_predictor(stats)))
         return params, MoCoV3Aux(stats, key_params, key_stats)
 
-    def loss(params, aux, batch, key):
-        del key
-        query_1, query_2, stats = _both(whole, params, aux.stats, batch)
-        key_1, key_2, key_stats = jax.lax.stop_gradient(_both(encoder, aux.key_params, aux.key_stats, batch))
+    def loss(params, aux, batch, key, step):
+        views = (batch["view_1"], batch["view_2"])
+        query_key, key_key = jax.random.split(key)
+        (query_1, query_2), stats = teacher.apart(whole, params, aux.stats, views, query_key)
+        encoded = teacher.apart(encoder, aux.key_params, aux.key_stats, views, key_key)
+        (key_1, key_2), key_stats = jax.lax.stop_gradient(encoded)
         keys_1, keys_2 = sharding.gather((key_1, key_2))
         scored = {"temperature": temperature}
         value = contrastive.in_batch_info_nce(query_1, keys_2, **scored)
         value += contrastive.in_batch_info_nce(query_2, keys_1, **scored)
         logits = contrastive.in_batch_logits(query_1, keys_2, **scored)
-        metrics = {"loss": value, **_metrics(query_1, key_2, logits)}
+        momentum_now = jnp.asarray(teacher.momentum_at(momentum, step + 1), jnp.float32)
+        metrics = {"loss": value, "momentum": momentum_now, **_metrics(query_1, key_2, logits)}
         return value, (dataclasses.replace(aux, stats=stats, key_stats=key_stats), metrics)
 
     def after_update(params, aux, step):
-        # the next step's keys are the next ones to be made
-        now = momentum(step + 1) if callable(momentum) else momentum
-        return dataclasses.replace(aux, key_params=ema.ema(aux.key_params, _encoder_part(params), now))
+        key_params = teacher.average(aux.key_params, params, momentum, step)
+        return params, dataclasses.replace(aux, key_params=key_params)
 
-    def features(params, aux, inputs):
-        outputs, _ = backbone.apply(params["backbone"], aux.stats["backbone"], inputs, train=False)
-        embedding, _ = projector.apply(params["projector"], aux.stats["projector"], outputs, train=False)
-        return {"backbone": outputs, "embedding": embedding}
+    return Method(
+        init=init,
+        loss=loss,
+        after_update=after_update,
+        features=lambda params, aux, inputs: teacher.features(backbone, projector, params, aux.stats, inputs),
+        encoder=lambda params, aux: teacher.backbone_of(params, aux.stats),
+    )
 
-    return Method(init, loss, after_update, features)
 
-
-def _encoder_part(tree: PyTree) -> PyTree:
-    """What the key encoder has of the parameters or statistics: all but the predictor's."""
+def _without_predictor(tree: PyTree) -> PyTree:
+    """What the key encoder has of the parameters or statistics."""
     return {name: tree[name] for name in ("backbone", "projector")}
-
-
-def _both(encoder: Encoder, params: PyTree, stats: PyTree, batch: Batch) -> tuple[Array, Array, PyTree]:
-    """Each view's outputs, normalised by statistics of its own, and the statistics that both have moved."""
-    first, stats = encoder.apply(params, stats, batch["view_1"], train=True)
-    second, stats = encoder.apply(params, stats, batch["view_2"], train=True)
-    return first, second, stats
 
 
 def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:
@@ -126,8 +117,4 @@ def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:
 
 def _check_batch(batch_size: int) -> None:
     if batch_size < 2:
-        raise BadInputError(f"batch_size={batch_size}: the negatives are the batch's other pictures; give at least 2.")
-    if batch_size % sharding.data_devices():
-        raise BadInputError(
-            f"batch_size={batch_size} does not divide over {sharding.data_devices()} devices; choose a multiple."
-        )
+        raise BadInputError(f"batch_size={batch_size}: the negatives are the batch's other pictures; use at least 2.")

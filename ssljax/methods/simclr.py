@@ -2,12 +2,12 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 from flax import struct
 
 from ssljax import diagnostics, sharding
 from ssljax.losses import contrastive
-from ssljax.types import BadInputError, Encoder, Method, PyTree, chain
+from ssljax.methods import teacher
+from ssljax.types import Encoder, Method, PyTree, chain
 
 
 @struct.dataclass
@@ -38,21 +38,17 @@ def simclr(backbone: Encoder, projector: Encoder, *, temperature: float = 0.1) -
     Differs from the paper:
         The loss is the mean over the 2B rows; the official code adds the means of the two halves, twice as much.
     """
-    if temperature <= 0:
-        raise BadInputError(f"temperature={temperature}: NT-Xent divides by it; give a number above 0.")
+    teacher.check_temperature(temperature)
     encoder = chain(backbone=backbone, projector=projector)
 
     def init(key, batch):
         params, stats = encoder.init(key, batch["view_1"])
         return params, SimCLRAux(stats)
 
-    def loss(params, aux, batch, key):
-        del key
-        pairs = jnp.stack([batch["view_1"], batch["view_2"]], axis=1)
-        both = pairs.reshape(-1, *pairs.shape[2:])
-        z, stats = encoder.apply(params, aux.stats, both, train=True)
-        z = z.reshape(-1, 2, z.shape[-1])
-        z_1, z_2 = z[:, 0], z[:, 1]
+    def loss(params, aux, batch, key, step):
+        del step
+        views = (batch["view_1"], batch["view_2"])
+        (z_1, z_2), stats = teacher.by_size(encoder, params, aux.stats, views, key)
         candidates = (sharding.gather(z_1), sharding.gather(z_2))
         value = contrastive.nt_xent(z_1, z_2, temperature=temperature, candidates=candidates)
         metrics = {
@@ -62,13 +58,10 @@ def simclr(backbone: Encoder, projector: Encoder, *, temperature: float = 0.1) -
         }
         return value, (dataclasses.replace(aux, stats=stats), metrics)
 
-    def after_update(params, aux, step):
-        del params, step
-        return aux
-
-    def features(params, aux, inputs):
-        outputs, _ = backbone.apply(params["backbone"], aux.stats["backbone"], inputs, train=False)
-        embedding, _ = projector.apply(params["projector"], aux.stats["projector"], outputs, train=False)
-        return {"backbone": outputs, "embedding": embedding}
-
-    return Method(init, loss, after_update, features)
+    return Method(
+        init=init,
+        loss=loss,
+        after_update=lambda params, aux, step: (params, aux),
+        features=lambda params, aux, inputs: teacher.features(backbone, projector, params, aux.stats, inputs),
+        encoder=lambda params, aux: teacher.backbone_of(params, aux.stats),
+    )

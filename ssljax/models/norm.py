@@ -11,6 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax.types import Array, BadInputError
 
+ONE_IN = 256  # samples of a group for each that is read before the others
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation whose training statistics come from `groups` consecutive slices of the batch.
@@ -68,12 +70,12 @@ class BatchNorm(nn.Module):
         if not train:
             return _normalise(x, mean.value, var.value, scale, bias, self.epsilon).astype(dtype)
         count = _check_groups(x.shape, self.groups)
-        y, batch = _in_groups(x, mean.value, scale, bias, self.groups, self.epsilon, dtype)
+        y, batch = _in_groups(x, scale, bias, self.groups, self.epsilon)
         if not self.is_initializing():
             keep = self.momentum
             mean.value = keep * mean.value + (1 - keep) * batch[0]
             var.value = keep * var.value + (1 - keep) * batch[1] * (count / (count - 1))
-        return y
+        return y.astype(dtype)
 
 
 def _check_groups(shape: tuple[int, ...], groups: int) -> int:
@@ -89,31 +91,52 @@ def _check_groups(shape: tuple[int, ...], groups: int) -> int:
     return count
 
 
-def _in_groups(x, shift, scale, bias, groups, epsilon, dtype):
-    """Normalise each group by itself -> ([B, ..., C], the groups' average mean and biased variance [2, C])."""
-    compute = functools.partial(_compute, groups=groups, epsilon=epsilon, dtype=dtype)
-    split = _devices_of_rows(x)
-    if groups == 1 or groups % split == 0:
-        return compute(x, shift, scale, bias)
+def _in_groups(x, scale, bias, groups, epsilon):
+    """Normalise each group by itself -> (float32[B, ..., C], the groups' average mean and biased variance [2, C])."""
+    devices = _devices_of_rows(x)
+    compute = functools.partial(_compute, groups=groups, devices=devices, epsilon=epsilon)
+    if groups == 1 or groups % devices == 0:
+        return compute(x, scale, bias)
     # a group then spans devices, and its rows cannot be named in the type: leave the layout to the compiler
     anywhere = jax.sharding.auto_axes(out_sharding=(jax.typeof(x).sharding.spec, P()))
-    return anywhere(compute)(x, shift, scale, bias)
+    return anywhere(compute)(x, scale, bias)
 
 
-def _compute(x, shift, scale, bias, *, groups, epsilon, dtype):
+def _compute(x, scale, bias, *, groups, devices, epsilon):
     shape = x.shape
+    shift = _first_means(jax.lax.stop_gradient(x), groups, devices, scale.dtype)
     if groups > 1:
         x = x.reshape(groups, shape[0] // groups, *shape[1:])
+        shift = shift.reshape(groups, *(1,) * (x.ndim - 2), shape[-1])
     axes = tuple(range(min(groups - 1, 1), x.ndim - 1))
-    # One pass over x: moments about the running mean, which is near enough for the difference below to lose nothing.
-    shift = jax.lax.stop_gradient(shift)
+    # one pass over x: both moments about the shift, which is near the mean, so that their difference loses little
     off = x.astype(shift.dtype) - _channels(shift, x.ndim)
     first, second = jnp.mean(off, axes, keepdims=True), jnp.mean(jnp.square(off), axes, keepdims=True)
     var = jnp.maximum(second - jnp.square(first), 0)
+    # from `off`, which is exact: the mean itself, shift + first, is rounded to what may be much of the deviation
+    y = _normalise(off, first, var, scale, bias, epsilon)
     mean = first + _channels(shift, x.ndim)
-    y = _normalise(x, mean, var, scale, bias, epsilon).astype(dtype)
     batch = jnp.stack([mean, var]).reshape(2, groups, shape[-1]).mean(1)
     return y.reshape(shape), jax.lax.stop_gradient(batch)
+
+
+def _first_means(x, groups, devices, dtype):
+    """The channels' means over the first samples of each group, [C] or [groups, C], the same on any number of devices.
+
+    At least one sample in `ONE_IN` is taken, which puts a group's mean within sqrt(`ONE_IN`) of its standard
+    deviations of this one, whatever the values are. One pixel would bound less: borders differ from the rest.
+    """
+    parts = math.lcm(groups, devices)
+    rows = x.shape[0] // parts
+    taken = min(math.ceil(x.shape[0] / groups / ONE_IN), rows)
+    # each device reads its own rows, and only the results, [parts, C], are summed over devices
+    firsts = x.reshape(parts, rows, *x.shape[1:])[:, :taken].astype(dtype)
+    means = jnp.mean(firsts, range(1, firsts.ndim - 1))
+    if parts == groups:
+        return means[0] if groups == 1 else means
+    starts_group = jnp.arange(parts)[:, None] % (parts // groups) == 0
+    means = jnp.where(starts_group, means, 0)
+    return jnp.sum(means, 0) if groups == 1 else jnp.sum(means.reshape(groups, parts // groups, -1), 1)
 
 
 def _normalise(x, mean, var, scale, bias, epsilon):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ssljax.optim.masks import weight_mask
-from ssljax.optim.optimizers import LearningRate, Mask, _check_decay
+from ssljax.optim.masks import Mask, weight_mask
+from ssljax.optim.optimizers import LearningRate, _check_decay
+from ssljax.optim.scheduled import Optimizer, scheduled
 from ssljax.optim.schedules import Schedule
 from ssljax.types import BadInputError
 
@@ -23,7 +24,7 @@ def bert_adamw(
     eps: float = 1e-6,
     clip: float | None = 1.0,
     mask: Mask = weight_mask,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """BERT's AdamW: gradients clipped together, no bias correction, decoupled weight decay times the rate.
 
     Without the correction the first steps are `(1 - b1) / sqrt(1 - b2)`, about 3, times longer than Adam's. BERT
@@ -46,12 +47,13 @@ def bert_adamw(
     """
     _check_decay("b1", b1)
     _check_decay("b2", b2)
-    return optax.chain(
+    rule = optax.chain(
         _clip(clip),
         _scale_by_moments(b1, b2, eps, None),
         optax.add_decayed_weights(weight_decay, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return scheduled(rule, lr=learning_rate)
 
 
 def lamb(
@@ -64,7 +66,7 @@ def lamb(
     clip: float | None = 1.0,
     mask: Mask = weight_mask,
     restarts: Sequence[int] = (),
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """LAMB: Adam's step with weight decay, scaled for each decayed tensor to the norm of that tensor.
 
     The ratio is `|param| / |step|` without bounds, and 1 where either norm is 0.
@@ -95,13 +97,14 @@ def lamb(
     if any(late <= early for early, late in zip((0, *restarts), restarts, strict=False)):
         raise BadInputError(f"restarts={tuple(restarts)}: give rising steps, the first at least 1.")
     ratio = optax.scale_by_trust_ratio()
-    return optax.chain(
+    rule = optax.chain(
         _clip(clip),
         _scale_by_moments(b1, b2, eps, restarts),
         optax.add_decayed_weights(weight_decay, mask),
         ratio if mask is None else optax.masked(ratio, mask),
         optax.scale_by_learning_rate(learning_rate),
     )
+    return scheduled(rule, lr=learning_rate)
 
 
 def linear_with_warmup(base_lr: float, total_steps: int, warmup_steps: int = 0) -> Schedule:

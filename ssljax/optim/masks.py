@@ -1,8 +1,13 @@
 """Which parameters weight decay and LARS's trust ratio apply to."""
 
+from collections.abc import Callable
+
 import jax
 
 from ssljax.types import PyTree
+
+# a tree of booleans, a function that makes one of the parameters, or None for all
+Mask = PyTree | Callable[[PyTree], PyTree] | None
 
 UNDECAYED = ("bias", "scale")
 

@@ -1,15 +1,13 @@
 """The recipes' optimisers, as the official codes mean them; a learning rate is a float or a schedule."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
-from ssljax.optim.masks import weight_mask
-from ssljax.types import BadInputError, PyTree
+from ssljax.optim.masks import Mask, weight_mask
+from ssljax.optim.scheduled import Optimizer, as_schedule, scheduled
+from ssljax.optim.schedules import Schedule
+from ssljax.types import BadInputError
 
-LearningRate = float | Callable[[Any], Any]
-Mask = PyTree | Callable[[PyTree], PyTree] | None
+LearningRate = float | Schedule
 
 
 def sgd(
@@ -18,7 +16,7 @@ def sgd(
     weight_decay: float = 1e-4,
     mask: Mask = None,
     nesterov: bool = False,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """SGD as in torch: weight decay joins the gradient, the learning rate stays outside the momentum.
 
     Args:
@@ -34,11 +32,14 @@ def sgd(
     Reference: torch.optim.SGD without dampening; facebookresearch/moco `main_moco.py`.
     """
     _check_decay("momentum", momentum)
-    return optax.chain(
+    rate = as_schedule(learning_rate)
+    rule = optax.chain(
         optax.add_decayed_weights(weight_decay, mask),
         optax.trace(momentum, nesterov) if momentum else optax.identity(),
-        optax.scale_by_learning_rate(learning_rate),
+        # a schedule even where it is constant: its state has the count
+        optax.scale_by_learning_rate(rate),
     )
+    return scheduled(rule, lr=rate)
 
 
 def lars(
@@ -50,7 +51,7 @@ def lars(
     trust_coefficient: float = 0.001,
     mask: Mask = weight_mask,
     nesterov: bool = False,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """LARS: each kernel's step is scaled to `trust_coefficient` times its norm.
 
     The ratio is `trust_coefficient * |param| / |gradient + weight_decay * param|` without an epsilon, and 1
@@ -76,29 +77,31 @@ def lars(
     """
     _check_decay("momentum", momentum)
     ratio = optax.scale_by_trust_ratio(trust_coefficient=trust_coefficient)
-    rate = optax.scale_by_learning_rate(learning_rate)
-    trace = optax.trace(momentum, nesterov)
-    return optax.chain(
+    rate = as_schedule(learning_rate)
+    scale, trace = optax.scale_by_learning_rate(rate), optax.trace(momentum, nesterov)
+    rule = optax.chain(
         optax.add_decayed_weights(weight_decay, mask),
         ratio if mask is None else optax.masked(ratio, mask),
-        *((rate, trace) if lr_in_momentum else (trace, rate)),
+        *((scale, trace) if lr_in_momentum else (trace, scale)),
     )
+    return scheduled(rule, lr=rate)
 
 
 def adamw(
     learning_rate: LearningRate,
     *,
-    weight_decay: float,
+    weight_decay: float | Schedule,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
     mask: Mask = weight_mask,
-) -> optax.GradientTransformation:
+) -> Optimizer:
     """AdamW as in torch: decoupled weight decay, multiplied by the learning rate.
 
     Args:
         learning_rate: float, or a schedule of the step.
-        weight_decay: the parameter shrinks by `learning_rate * weight_decay` a step.
+        weight_decay: the parameter shrinks by `learning_rate * weight_decay` a step; float, or a schedule of the step
+            such as DINO's, `pace.cosine(.04, end=.4)`.
         b1: decay of the mean, in [0, 1).
         b2: decay of the mean square, in [0, 1).
         eps: added to the root of the bias-corrected mean square.
@@ -107,11 +110,13 @@ def adamw(
     Raises:
         BadInputError: b1 or b2 outside [0, 1).
 
-    Reference: arXiv 1711.05101, Algorithm 2; torch.optim.AdamW.
+    Reference: arXiv 1711.05101, Algorithm 2; torch.optim.AdamW; facebookresearch/dino `main_dino.py` (the schedule
+    of the weight decay).
     """
     _check_decay("b1", b1)
     _check_decay("b2", b2)
-    return optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    rule = optax.adamw(learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=mask)
+    return scheduled(rule, lr=learning_rate, **({"weight_decay": weight_decay} if callable(weight_decay) else {}))
 
 
 def _check_decay(name: str, value: float) -> None:

@@ -90,6 +90,15 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     return lambda step: schedule(step // steps_per_epoch)
 
 
+def constant(value: float) -> Schedule:
+    """`value` at every step, a float32 scalar.
+
+    >>> float(constant(0.5)(7))
+    0.5
+    """
+    return lambda step: jnp.asarray(value, jnp.float32)
+
+
 def scaled_lr(base: float, batch_size: int, reference: int = 256) -> float:
     """The linear rule: `base` is meant for batches of `reference`.
 

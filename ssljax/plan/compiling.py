@@ -50,18 +50,16 @@ def step(topology: str, stretch: int, **recipe: Any) -> dict[str, Any]:
         `memory` has only what is known where it does not fit, with the compiler's `used` and `limit`.
     """
     found = recipes.read(**recipe)
-    experiment, batch = found.experiment, found.stretches[stretch].batch
-    optimizer, _ = experiment.optimizer(found.steps_per_epoch)
+    views, batch = found.experiment.views, found.stretches[stretch].batch
+    method, optimizer = found.method, found.optimizer
     with sharding.use_mesh(mesh(chips.parse(topology))):
         placed = _placed(batch)
         first = found.stretches[0].batch
         state = jax.eval_shape(
-            lambda: init_state(
-                experiment.method, optimizer, experiment.views, first, 0, shard_state=found.config.shard_state
-            )
+            lambda: init_state(method, optimizer, views, first, 0, shard_state=found.config.shard_state)
         )
         began = time.time()
-        traced = compile_step(experiment.method, experiment.views, optimizer).trace(state, placed)
+        traced = compile_step(method, views, optimizer).trace(state, placed)
         counted = flops.count_jaxpr(traced.jaxpr.jaxpr)
         answer = {
             "flops": {"matmul": counted.matmul, "convolution": counted.convolution, "passes": counted.passes},

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ssljax.optim import Optimizer, Pace
 from ssljax.run.experiment import Experiment
-from ssljax.text import task as text
-from ssljax.types import BadInputError, Batch
-from ssljax.vision import task as vision
+from ssljax.text.task import TextConfig, batch_shapes, read_phases
+from ssljax.types import BadInputError, Batch, Method
+from ssljax.vision.config import PictureConfig
 
 # training pictures, and their shape where all have one
 KNOWN_SETS = {
@@ -49,19 +50,24 @@ class Recipe(NamedTuple):
     Attributes:
         config: its options.
         experiment: what they build.
-        examples: a pass over the data; None where the recipe counts in updates.
+        pace: its length.
         stretches: in order.
     """
 
     config: Any
     experiment: Experiment
-    examples: int | None
+    pace: Pace
     stretches: tuple[Stretch, ...]
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Updates in a pass; 1 where the recipe counts in updates."""
-        return 1 if self.examples is None else self.examples // self.experiment.batch_size
+    def method(self) -> Method:
+        """The method at that length."""
+        return self.experiment.method(self.pace)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer at that length."""
+        return self.experiment.optimizer(self.pace)
 
 
 def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | None = None, examples: int = 0) -> Recipe:
@@ -83,17 +89,16 @@ def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | Non
     held = {key: tuple(value) if isinstance(value, list) else value for key, value in (overrides or {}).items()}
     config = dataclasses.replace(config, **held)
     experiment = module.build(config)
-    if isinstance(config, text.TextConfig):
-        phases = text.read_phases(config)
-        stretches = tuple(Stretch(f"length {p.length}", p.steps, text.batch_shapes(p)) for p in phases)
-        return Recipe(config, experiment, None, stretches)
-    if not isinstance(config, vision.PictureConfig):
+    if isinstance(config, TextConfig):
+        phases = read_phases(config)
+        stretches = tuple(Stretch(f"length {p.length}", p.steps, batch_shapes(p)) for p in phases)
+        return Recipe(config, experiment, Pace(experiment.steps or 0, 1), stretches)
+    if not isinstance(config, PictureConfig):
         raise BadInputError(f"{name}: a plan can be made for recipes on pictures or text.")
-    count, shape = _pictures(config, experiment, examples)
-    batch = {"image": jax.ShapeDtypeStruct((experiment.batch_size, *shape), np.uint8)}
-    experiment = experiment.paced(count // experiment.batch_size)
-    steps, _ = experiment.length(count // experiment.batch_size)
-    return Recipe(config, experiment, count, (Stretch(f"size {shape[-2]}", steps, batch),))
+    count, batch = _pictures(config, experiment, examples)
+    pace = experiment.pace(count)
+    label = " and ".join(f"size {size}" for size in dict.fromkeys(_sides(batch)))
+    return Recipe(config, experiment, pace, (Stretch(label, pace.steps, batch),))
 
 
 def load(name: str) -> Any:
@@ -123,15 +128,19 @@ def _names() -> list[str]:
     return [path.stem for path in paths if "\ndef build(" in path.read_text()]
 
 
-def _pictures(config: Any, experiment: Experiment, examples: int) -> tuple[int, tuple[int, ...]]:
-    """Pictures in a pass, and the shape of one as the loader yields it."""
+def _pictures(config: Any, experiment: Experiment, examples: int) -> tuple[int, Batch]:
+    """Pictures in a pass, and a batch of them as the loader yields it."""
     count, shape = KNOWN_SETS.get(config.data, (0, None))
-    view = experiment.views.view_1
-    if view.scale is None:  # two crops were made on the host
-        shape = (2, view.size, view.size, 3)
     if not (examples or count):
         raise BadInputError(f"data={config.data!r}: how many pictures it has is not known; give --examples.")
+    if experiment.views.on_host:
+        return examples or count, experiment.views.batch_shapes(experiment.batch_size)
     if shape is None:
         known = ", ".join(name for name, (_, shape) in KNOWN_SETS.items() if shape)
         raise BadInputError(f"data={config.data!r}: the pictures' size is not known; plan with --data one of {known}.")
-    return examples or count, shape
+    return examples or count, {"image": jax.ShapeDtypeStruct((experiment.batch_size, *shape), np.uint8)}
+
+
+def _sides(batch: Batch) -> list[int]:
+    """Widths of a batch's pictures, in pixels."""
+    return [leaf.shape[-2] for leaf in batch.values()]

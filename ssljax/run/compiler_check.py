@@ -1,205 +1,120 @@
-"""A check at start-up that this jaxlib compiles right: small training steps under jit against the same op by op."""
+"""The compiler check: two small programs as this jaxlib compiles them, compared with the same in float64."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jax.extend.core import Literal
 
 from ssljax.models.resnet import resnet
-from ssljax.types import Array, BadInputError, PyTree
+from ssljax.run import compile_cache
+from ssljax.types import BadInputError, PyTree
 
-# relative to the norm of the leaf; measured are 1e-6 and, for bfloat16, whose rounding flips some ReLUs, 2e-2
+# relative to the norm of an array; 1e-6 is usual and, in bfloat16, whose rounding flips some ReLUs, 2e-2
 TOLERANCES = {"float32": 5e-3, "bfloat16": 0.1}
 FLAG = "--xla_cpu_experimental_ynn_fusion_type="
-CHANNELS, GROUPS = 64, 2
 
 
-def _broadcast_in_dim(
-    x: np.ndarray, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...], **_
-) -> np.ndarray:
-    spread = [1] * len(shape)
-    for size, dimension in zip(x.shape, broadcast_dimensions, strict=True):
-        spread[dimension] = size
-    return np.broadcast_to(x.reshape(spread), shape)
+def check(directory: str, bfloat16: bool = False) -> None:
+    """Compile a residual network and a training step for this process's first device, and compare what they give.
 
-
-# what jax's primitives are in NumPy; sums of bfloat16 are taken in float32, as XLA takes them
-NUMPY: dict[str, Callable] = {
-    "add": lambda x, y, **_: x + y,
-    "add_any": lambda x, y, **_: x + y,
-    "broadcast_in_dim": _broadcast_in_dim,
-    "convert_element_type": lambda x, *, new_dtype, **_: x.astype(new_dtype),
-    "copy": lambda x, **_: x,
-    "div": lambda x, y, **_: x / y,
-    "eq": lambda x, y, **_: x == y,
-    "exp": lambda x, **_: np.exp(x),
-    "gt": lambda x, y, **_: x > y,
-    "integer_pow": lambda x, *, y, **_: x**y,
-    "log": lambda x, **_: np.log(x),
-    "lt": lambda x, y, **_: x < y,
-    "max": lambda x, y, **_: np.maximum(x, y),
-    "mul": lambda x, y, **_: x * y,
-    "neg": lambda x, **_: -x,
-    "one_minus_square": lambda x, **_: 1 - x * x,
-    "pow": lambda x, y, **_: x**y,
-    "reduce_max": lambda x, *, axes, **_: x.max(axes),
-    "reduce_sum": lambda x, *, axes, **_: x.sum(axes, dtype=np.promote_types(x.dtype, np.float32)),
-    "reshape": lambda x, *, new_sizes, **_: x.reshape(new_sizes),
-    "rsqrt": lambda x, **_: 1 / np.sqrt(x),
-    "select_n": lambda which, no, yes, **_: np.where(which, yes, no),
-    "square": lambda x, **_: x * x,
-    "stop_gradient": lambda x, **_: x,
-    "sub": lambda x, y, **_: x - y,
-    "tanh": lambda x, **_: np.tanh(x),
-    "transpose": lambda x, *, permutation, **_: x.transpose(permutation),
-}
-
-
-def check(bfloat16: bool = False) -> None:
-    """Run three small steps on this process's first device, compiled and op by op, and compare.
-
-    A convolution with grouped batch norm and a residual, dense layers with layer norm and cross entropy, both with
-    gradients, and a residual network in eval mode. Call it before a mesh is set; every process checks for itself.
+    That they passed is remembered, as `compile_cache.once` says. Call it before a mesh is set; each process checks.
 
     Args:
+        directory: where to remember it, as `compile_cache.keep` returns it; "": nowhere.
         bfloat16: compute in bfloat16 instead of float32.
 
     Raises:
-        BadInputError: the two differ by more than `TOLERANCES`, or a number is not finite; the sentence says what
-            differs, on which device and jaxlib, and what to do.
+        BadInputError: a value is not finite, or an array differs by more than `TOLERANCES`.
 
-    Reference: XLA:CPU's fusions in jaxlib 0.12.0 give NaN or garbage for residual networks in bfloat16, which this
-        finds. Those of 0.10.2 sum wrongly where 3x3 products with over 32,768 rows are reduced
-        (github.com/jax-ml/jax/issues/39103), which no step here does.
+    Reference: XLA:CPU's fusions in jaxlib 0.11 and 0.12 give NaN or garbage for residual networks in bfloat16, which
+        this finds. Those of 0.10.2 sum wrongly where 3x3 products with over 32,768 rows are reduced
+        (github.com/jax-ml/jax/issues/39103), which are larger than any here.
     """
-    dtype = jnp.bfloat16 if bfloat16 else jnp.float32
-    device = jax.local_devices()[0]
-    with jax.default_device(device):
-        for name, make in STEPS.items():
-            step, inputs = make(np.random.default_rng(0), dtype)
-            found, wanted = jax.device_get(_compiled(step, inputs)), _op_by_op(step, inputs)
-            _compare(name, found, wanted, device, TOLERANCES[jnp.dtype(dtype).name])
+    dtype = np.dtype(jnp.bfloat16 if bfloat16 else np.float32)
+    compile_cache.once(directory, f"compiler check in {dtype.name}", lambda: _check(jax.local_devices()[0], dtype))
 
 
-def _compiled(step: Callable, inputs: tuple) -> PyTree:
-    return jax.jit(step)(*inputs)
+def _check(device: Any, dtype: np.dtype) -> None:
+    for name, make in PROGRAMS.items():
+        # float32 as such, not the TF32 or bfloat16 in which accelerators multiply it
+        with jax.default_device(device), jax.default_matmul_precision("highest" if dtype == np.float32 else None):
+            found = _compiled(*make(np.random.default_rng(0), dtype))
+        wrong = _compare(found, _in_float64(make), TOLERANCES[dtype.name])
+        if wrong:
+            flag = f"add {FLAG} to XLA_FLAGS, or " if device.platform == "cpu" else ""
+            raise BadInputError(
+                f"XLA of jaxlib {jaxlib.__version__} miscompiles {name} on {device.device_kind} ({wrong}); "
+                f"{flag}install another jaxlib."
+            )
 
 
-def _op_by_op(step: Callable, inputs: tuple) -> PyTree:
-    closed, shapes = jax.make_jaxpr(step, return_shape=True)(*inputs)
-    return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(closed, jax.tree.leaves(inputs)))
+def _compiled(program: Callable, inputs: tuple) -> PyTree:
+    return jax.device_get(jax.jit(program)(*inputs))
 
 
-def _evaluate(closed: Any, arguments: Sequence[Any]) -> list[Any]:
-    """A jaxpr's results, each operation by itself: by NumPy where `NUMPY` has it, otherwise as a program of its own.
-
-    jax's own op-by-op mode gives the same but compiles a hundred programs, some 30 ms each on CPUs.
-    """
-    values = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
-    values |= dict(zip(closed.jaxpr.invars, arguments, strict=True))
-
-    def read(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
-
-    for equation in closed.jaxpr.eqns:
-        name, given = equation.primitive.name, [read(atom) for atom in equation.invars]
-        inner = equation.params.get("jaxpr", equation.params.get("call_jaxpr"))
-        if inner is not None:
-            results = _evaluate(inner, given)
-        elif name in NUMPY:
-            result = NUMPY[name](*(np.asarray(value) for value in given), **equation.params)
-            results = [np.asarray(result, equation.outvars[0].aval.dtype)]
-        else:
-            results = equation.primitive.bind(*given, **equation.params)
-            results = results if equation.primitive.multiple_results else [results]
-        values |= dict(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+def _in_float64(make: Callable) -> PyTree:
+    """On the CPU where jax has one; compiled too, since operation by operation it would be a hundred programs."""
+    try:
+        device = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names others only
+        device = None
+    with jax.default_device(device), jax.enable_x64(True):
+        program, inputs = make(np.random.default_rng(0), np.dtype(np.float64))
+        return jax.device_get(jax.jit(program)(*jax.tree.map(np.float64, inputs)))
 
 
-def _compare(name: str, found: PyTree, wanted: PyTree, device: Any, tolerance: float) -> None:
+def _compare(found: PyTree, wanted: PyTree, tolerance: float) -> str:
+    """What is wrong, in a few words; "" if nothing is."""
     for (path, have), want in zip(jax.tree.flatten_with_path(found)[0], jax.tree.leaves(wanted), strict=True):
         have, want = np.asarray(have, np.float64), np.asarray(want, np.float64)
-        bad = int((~np.isfinite(have)).sum())
-        off = np.linalg.norm(have - want) / max(np.linalg.norm(want), 1e-12) if not bad else np.inf
-        if off <= tolerance:
-            continue
-        what = (
-            f"{bad} of {have.size} numbers are not finite" if bad else f"they are {off:.2g} apart ({tolerance} may be)"
-        )
-        mend = f"add {FLAG} to XLA_FLAGS, or " if device.platform == "cpu" else ""
-        raise BadInputError(
-            f"{name} compiled by jaxlib {jaxlib.__version__} for {device.device_kind} is not what its operations "
-            f"give singly: in{jax.tree_util.keystr(path)} {what}; {mend}take another jaxlib."
-        )
+        bad, name = int((~np.isfinite(have)).sum()), jax.tree_util.keystr(path, simple=True, separator="/")
+        if bad:
+            return f"{bad} of {have.size} values of '{name}' are not finite"
+        off = np.linalg.norm(have - want) / max(np.linalg.norm(want), 1e-12)
+        if not off <= tolerance:
+            return f"'{name}' is off by {off:.2g}, more than {tolerance}"
+    return ""
 
 
 def _normal(rng: np.random.Generator, *shape: int, std: float = 1.0, mean: float = 0.0) -> np.ndarray:
-    return (mean + std * rng.normal(size=shape)).astype(np.float32)
+    """float32 values that bfloat16 holds exactly."""
+    return (mean + std * rng.normal(size=shape)).astype(jnp.bfloat16).astype(np.float32)
 
 
-def _moments(x: Array, axis: int) -> Array:
-    """Mean 0 and variance 1 along an axis."""
-    centred = x - jnp.mean(x, axis, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(centred * centred, axis, keepdims=True) + 1e-5)
-
-
-def _convolution(rng: np.random.Generator, dtype: Any) -> tuple[Callable, tuple]:
-    shape = (4, 8, 8, CHANNELS)
-    params = {
-        "x": _normal(rng, *shape),
-        "kernel": _normal(rng, 3, 3, CHANNELS, CHANNELS, std=0.05),
-        "scale": _normal(rng, 1, 1, CHANNELS, std=0.1, mean=1),
-        "bias": _normal(rng, 1, 1, CHANNELS),
-    }
-
-    def loss(params, weights):
-        x = params["x"].astype(dtype)
-        kernel = params["kernel"].astype(dtype)
-        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        groups = y.astype(jnp.float32).reshape(GROUPS, -1, CHANNELS)
-        y = _moments(groups, 1) * params["scale"] + params["bias"]
-        y = jax.lax.max(y.astype(dtype).reshape(shape) + x, jnp.zeros(shape, dtype))
-        return jnp.sum(y.astype(jnp.float32) * weights), y
-
-    return jax.value_and_grad(loss, has_aux=True), (params, _normal(rng, *shape, std=0.01))
-
-
-def _dense(rng: np.random.Generator, dtype: Any) -> tuple[Callable, tuple]:
-    width = 128
-    params = {
-        "first": _normal(rng, width, width, std=0.1),
-        "bias": _normal(rng, 1, width),
-        "scale": _normal(rng, 1, width, std=0.1, mean=1),
-        "second": _normal(rng, width, width, std=0.1),
-    }
-
-    def loss(params, x, labels):
-        h = jax.nn.gelu(x.astype(dtype) @ params["first"].astype(dtype) + params["bias"].astype(dtype))
-        h = _moments(h.astype(jnp.float32), 1) * params["scale"]
-        logits = (h.astype(dtype) @ params["second"].astype(dtype)).astype(jnp.float32)
-        return -jnp.mean(jax.nn.log_softmax(logits) * labels), logits
-
-    labels = np.eye(width, dtype=np.float32)[rng.integers(0, width, width)]
-    return jax.value_and_grad(loss, has_aux=True), (params, _normal(rng, width, width), labels)
-
-
-def _network(rng: np.random.Generator, dtype: Any) -> tuple[Callable, tuple]:
-    network = resnet((1,), bottleneck=True, stem="cifar", width=CHANNELS, dtype=dtype)
-    x = _normal(rng, 4, 8, 8, 3)
+def _residual_network(rng: np.random.Generator, dtype: Any) -> tuple[Callable, tuple]:
+    network, images = resnet((1,), stem="cifar", width=32, dtype=dtype), _normal(rng, 4, 8, 8, 3)
 
     def filled(path, leaf):
         return _normal(rng, *leaf.shape, std=0.05, mean=float(path[-1].key in ("scale", "var")))
 
-    variables = jax.tree.map_with_path(filled, jax.eval_shape(network.init, jax.random.key(0), x))
-    return lambda params, stats, x: {"features": network.apply(params, stats, x, train=False)[0]}, (*variables, x)
+    variables = jax.tree.map_with_path(filled, jax.eval_shape(lambda: network.init(jax.random.key(0), images)))
+    return lambda *inputs: {"features": network.apply(*inputs, train=False)[0]}, (*variables, images)
 
 
-STEPS = {
-    "a convolution's training step": _convolution,
-    "a dense layer's training step": _dense,
-    "a residual network": _network,
-}
+def _training_step(rng: np.random.Generator, dtype: Any) -> tuple[Callable, tuple]:
+    """A convolution with batch norm in groups and a residual; dense layers with layer norm and cross entropy."""
+    sizes, groups, channels, hidden = (4, 8, 8, 64), 2, 64, 128
+    kernels = {"kernel": (3, 3, channels, channels), "first": (channels, hidden), "second": (hidden, hidden)}
+    params = {name: _normal(rng, *shape, std=0.1) for name, shape in kernels.items()}
+    params |= {"images": _normal(rng, *sizes), "bias": _normal(rng, 1, hidden)}
+    params |= {"scale": _normal(rng, 1, 1, channels, std=0.25), "gain": _normal(rng, 1, hidden)}
+    wide = np.promote_types(dtype, np.float32)
+
+    def loss(params, labels):
+        x, kernel, first, second = (params[name].astype(dtype) for name in ("images", *kernels))
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = jax.nn.standardize(y.astype(wide).reshape(groups, -1, channels), 1) * params["scale"]
+        y = jax.nn.relu(y.astype(dtype).reshape(sizes) + x).reshape(-1, channels)
+        h = jax.nn.gelu(y @ first + params["bias"].astype(dtype)).astype(wide)
+        h = (jax.nn.standardize(h, 1) * params["gain"]).astype(dtype)
+        return -jnp.mean(jax.nn.log_softmax((h @ second).astype(wide)) * labels)
+
+    step = jax.value_and_grad(loss)
+    labels = np.eye(hidden, dtype=np.float32)[rng.integers(0, hidden, 256)]
+    return lambda *inputs: dict(zip(("loss", "gradient"), step(*inputs), strict=True)), (params, labels)
+
+
+PROGRAMS = {"a residual network": _residual_network, "a training step": _training_step}

@@ -1,24 +1,60 @@
-"""Train an experiment in its directory: take it up, watch it, save it, stop it when asked, go back when it diverges."""
+"""Train an experiment in its directory: resume, monitor, save, stop when asked, roll back when it diverges."""
 
+import dataclasses
 import json
 import time
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import jax
 from etils import epath
 
 from ssljax import sharding
-from ssljax.run import workdir as workdirs
+from ssljax.optim import Optimizer, Pace
+from ssljax.run import workdir as directories
+from ssljax.run.config import RunConfig
+from ssljax.run.task import Learner, Task
 from ssljax.train import checkpoint, guard
 from ssljax.train.guard import DivergedError
-from ssljax.train.hosts.heartbeat import Beat
+from ssljax.train.hosts.heartbeat import Heartbeat
 from ssljax.train.hosts.interruption import Interrupted, Interruption
 from ssljax.train.logging import RunLog
 from ssljax.train.loop import dispatch_size, fit
 from ssljax.train.profile import Profile
 from ssljax.train.state import TrainState
 from ssljax.train.step import compile_step
-from ssljax.types import BadInputError
+from ssljax.types import BadInputError, Method
+
+if TYPE_CHECKING:
+    from ssljax.run.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that a run is made of, from its directory to its heartbeat.
+
+    Attributes:
+        workdir: its directory.
+        config: its options.
+        experiment: an `experiment.Experiment`: name, label, views and batch size.
+        description: the experiment module's docstring.
+        task: what `experiment.task()` opened.
+        pace: its length.
+        method: of that length.
+        optimizer: of that length.
+        stop: says when a signal has come.
+        heartbeat: is told of every step.
+    """
+
+    workdir: str
+    config: RunConfig
+    experiment: "Experiment"
+    description: str
+    task: Task
+    pace: Pace
+    method: Method
+    optimizer: Optimizer
+    stop: Interruption
+    heartbeat: Heartbeat
 
 
 class Pretrained(NamedTuple):
@@ -29,62 +65,44 @@ class Pretrained(NamedTuple):
     seconds: float
 
 
-def pretrain(
-    workdir: str,
-    config: Any,
-    experiment: Any,
-    task: Any,
-    optimizer: Any,
-    schedule: Any,
-    state: TrainState,
-    stop: Interruption,
-    beat: Beat,
-) -> Pretrained:
-    """Train to the recipe's end, from the newest checkpoint in `workdir` that verifies, or else from `state`.
+def pretrain(run: Run, state: TrainState) -> Pretrained:
+    """Train to the recipe's end, from the newest checkpoint in the workdir that verifies, or else from `state`.
 
     Args:
-        workdir: the run's directory.
-        config: an `experiment.RunConfig`.
-        experiment: an `experiment.Experiment`.
-        task: what its `task()` opened.
-        optimizer: its optax optimiser.
-        schedule: its learning rate as a function of the step.
+        run: what to train, and where.
         state: before the first step; donated.
-        stop: says when a signal has come.
-        beat: is told of every step.
 
     Raises:
         Interrupted, DivergedError, SaveError: as `experiment.run`.
     """
+    workdir, config, task, experiment = run.workdir, run.config, run.task, run.experiment
     steps_per_epoch = task.examples // experiment.batch_size
-    total_steps, unit = experiment.length(steps_per_epoch)
-    total_steps = min(total_steps, config.stop_after or total_steps)
+    unit = run.pace.steps_per_epoch
+    total_steps = min(run.pace.steps, config.stop_after or run.pace.steps)
     evaluate_every, save_every = config.eval_every * unit, config.save_every * unit
     at_once = dispatch_size(config.steps_per_dispatch, (config.log_every, evaluate_every, save_every, total_steps))
-    with stop.leaving_allowed():
+    with run.stop.interruptible():
         checkpoints = checkpoint.open_checkpoints(
             workdir,
             keep=config.keep,
             keep_every=None if config.keep_every is None else config.keep_every * unit,
             best=_best(config.keep_best),
-            facts=workdirs.facts(config, experiment.name, task.fingerprint),
+            metadata=directories.facts(config, experiment.name, task.fingerprint),
         )
         restored = checkpoint.restore(checkpoints, state)
     state = state if restored is None else restored
     first_step = int(state.step)
     log = RunLog(workdir, total_steps=total_steps, start_step=first_step, title=experiment.name, headline=task.headline)
     if restored is not None:
-        log.say(f"Taking up {workdir} at step {first_step} of {total_steps}.{workdirs.other_versions(workdir)}")
+        log.say(f"Resuming {workdir} from step {first_step}/{total_steps}.{directories.other_versions(workdir)}")
     began = time.time()
     profile = Profile(workdir, config.profile, first=first_step, last=total_steps)
-    run = _Running(workdir, task, checkpoints, log, stop, beat, profile)
+    running = _Running(run, checkpoints, log, profile)
     if restored is None:
-        run.save(0, state)  # so that there is always something to go back to
-    step_fn = compile_step(experiment.method, experiment.views, optimizer)
+        running.save(0, state)  # so that there is always a checkpoint to restore
+    step_fn = compile_step(run.method, experiment.views, run.optimizer)
     # a CPU's runs draw a step's batch ahead of it: fused with that, its figures would differ in their last bits
     batches = task.undrawn if task.undrawn and (at_once > 1 or jax.default_backend() != "cpu") else task.batches
-    # asked for with its step and read with its figures: later it would wait behind other steps
-    rate = jax.jit(lambda step: schedule(step - 1))
     try:
         while True:
             shift = int(state.guard.shift)
@@ -95,18 +113,17 @@ def pretrain(
                 total_steps=total_steps,
                 log_every=config.log_every,
                 log=lambda step, metrics: log.write(step, metrics | {"epoch": step / steps_per_epoch}),
-                also=lambda state: {"lr": rate(state.step)},
-                boundary=run.boundary,
-                compiling=lambda: beat.busy("compiling"),
-                discarded=lambda step, shift=shift: run.discarded(step, shift),
-                hooks=((evaluate_every, run.monitor), (save_every, run.save)),
+                boundary=running.boundary,
+                compiling=lambda: run.heartbeat.busy("compiling"),
+                discarded=lambda step, shift=shift: running.discarded(step, shift),
+                hooks=((evaluate_every, running.monitor), (save_every, running.save)),
                 steps_per_dispatch=min(at_once, max(steps_per_epoch, 1)),  # none reaches past the next epoch
             )
             if not int(state.guard.tripped):
                 break
-            state = run.go_back(state)
-        with stop.saving(), beat.busy("saving"):
-            checkpoint.wait(checkpoints)
+            state = running.roll_back(state)
+        with run.stop.uninterruptible(), run.heartbeat.busy("saving"):
+            checkpoint.wait_until_finished(checkpoints)
     finally:
         profile.close()
         checkpoint.close(checkpoints, say=log.say)
@@ -128,39 +145,37 @@ def _best(wanted: str) -> tuple[str, Literal["max", "min"]] | None:
 class _Running(NamedTuple):
     """What a run does between its steps."""
 
-    workdir: str
-    task: Any
+    run: Run
     checkpoints: Any
     log: RunLog
-    stop: Interruption
-    beat: Beat
     profile: Profile
 
     def boundary(self, step: int, state: TrainState) -> None:
         """After every dispatch: show its last step, learn of failed saves, and stop if a signal came."""
-        self.beat.step(step)
+        self.run.heartbeat.step(step)
         if self.profile.due(step):
-            with self.beat.busy("profiling"):
+            with self.run.heartbeat.busy("profiling"):
                 self.profile.boundary(step, state)
-        self.log.tick(step)
-        checkpoint.check(self.checkpoints, say=self.log.say)
-        if self.stop.due(step):
-            self.leave(step, state)
+        self.log.update_progress(step)
+        checkpoint.check_for_errors(self.checkpoints, say=self.log.say)
+        if self.run.stop.should_stop(step):
+            self.stop_now(step, state)
 
-    def leave(self, step: int, state: TrainState) -> None:
+    def stop_now(self, step: int, state: TrainState) -> None:
         """Save what there is and raise Interrupted."""
-        with self.stop.saving(), self.beat.busy("saving"):
+        with self.run.stop.uninterruptible(), self.run.heartbeat.busy("saving"):
             checkpoint.save(self.checkpoints, state)
-            checkpoint.wait(self.checkpoints)
-        raise Interrupted(f"Stopped at step {step}, saved; the same command takes it up.")
+            checkpoint.wait_until_finished(self.checkpoints)
+        raise Interrupted(self.run.stop.saved_message(step))
 
     def monitor(self, step: int, state: TrainState) -> None:
         """The online evaluation; a signal does not wait for its end."""
         try:
-            with self.stop.leaving_allowed(), self.beat.busy("evaluating"):
-                self.log.write(step, self.task.monitor(*sharding.gather((state.params, state.aux))))
+            with self.run.stop.interruptible(), self.run.heartbeat.busy("evaluating"):
+                learner = Learner(self.run.method, *sharding.gather((state.params, state.aux)))
+                self.log.write(step, self.run.task.monitor(learner))
         except Interrupted:
-            self.leave(step, state)
+            self.stop_now(step, state)
 
     def save(self, step: int, state: TrainState) -> None:
         """A checkpoint in the background, but none amid discarded updates: that is where a roll-back must not go."""
@@ -168,24 +183,24 @@ class _Running(NamedTuple):
             return
         figures = self.log.rows[-1] if self.log.rows and self.log.rows[-1]["step"] == step else {}
         numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
-        with self.stop.saving(), self.beat.busy("saving"):
-            self.log.keep()
+        with self.run.stop.uninterruptible(), self.run.heartbeat.busy("saving"):
+            self.log.flush()
             checkpoint.save(self.checkpoints, state, numbers)
 
     def discarded(self, step: int, shift: int) -> None:
-        """Note an update that was thrown away, with its samples."""
-        samples = self.task.samples(step - 1, shift)
+        """Note a discarded update, with its samples."""
+        samples = self.run.task.samples(step - 1, shift)
         self.log.write(step, {"discarded_samples": samples})
         self.log.say(
-            f"Step {step}: loss or gradient is not finite; the update was discarded (samples {_some(samples)})."
+            f"Step {step}: loss, gradient or update is not finite; the update was discarded (samples {_some(samples)})."
         )
 
-    def go_back(self, state: TrainState) -> TrainState:
-        """The newest good checkpoint, with the data behind what could not be digested; raises after too often."""
+    def roll_back(self, state: TrainState) -> TrainState:
+        """Restore the newest good checkpoint and skip the data in between; raises after too many times."""
         tripped = int(state.guard.tripped)
         if int(state.guard.rollbacks) >= guard.ROLLBACKS:
             self.give_up(state)
-        with self.stop.saving(), self.beat.busy("going back"):
+        with self.run.stop.uninterruptible(), self.run.heartbeat.busy("restoring"):
             restored = checkpoint.restore(self.checkpoints, state, say=self.log.say)
         if restored is None:
             self.give_up(state)
@@ -203,11 +218,11 @@ class _Running(NamedTuple):
         steps = [row["step"] for row in found if "discarded_samples" in row]
         verdict = {"discarded_updates": int(state.guard.total), "roll_backs": int(state.guard.rollbacks), "rows": found}
         if jax.process_index() == 0:
-            (epath.Path(self.workdir) / "diverged.json").write_text(json.dumps(verdict, indent=2))
+            (epath.Path(self.run.workdir) / "diverged.json").write_text(json.dumps(verdict, indent=2))
         raise DivergedError(
-            f"the loss or its gradient stays non-finite, last at steps {_some(steps[-guard.TOLERATED :])}, after "
-            f"{verdict['roll_backs']} roll-backs; lower the learning rate or look at the samples named in "
-            f"{self.workdir}/diverged.json (the checkpoints are as they were)."
+            f"loss, gradient or update stay non-finite, last at steps {_some(steps[-guard.TOLERATED :])}, after "
+            f"{verdict['roll_backs']} rollbacks; lower the learning rate or look at the samples named in "
+            f"{self.run.workdir}/diverged.json (the checkpoints are as they were)."
         )
 
 

@@ -5,6 +5,7 @@ import datetime
 import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,17 @@ Results = dict[str, dict[str, float]]
 
 # options that change where and how a run works, not what it computes
 NEUTRAL = {"workdir", "devices", "workers", "data_dir", "log_every", "save_every", "eval_every", "record"}
-NEUTRAL |= {"keep", "keep_every", "keep_best", "allow", "stall_timeout", "canary", "steps_per_dispatch", "profile"}
-NEUTRAL |= {"compile_cache", "shard_state"}
+NEUTRAL |= {
+    "keep",
+    "keep_every",
+    "keep_best",
+    "allow",
+    "stall_timeout",
+    "compiler_check",
+    "steps_per_dispatch",
+    "profile",
+}
+NEUTRAL |= {"compile_cache", "profile", "shard_state"}
 UNSPOKEN = {"skip_bad", "stop_after"}  # in no recipe
 RESULTS = Path("experiments") / "results"
 
@@ -46,6 +56,12 @@ def versions() -> dict[str, str]:
     return {"ssljax": __version__, "python": platform.python_version()} | found
 
 
+def module_of(config: Any) -> str:
+    """The name of the module that defines a config's class, which is the experiment's: `experiments.demo` -> demo."""
+    module = sys.modules[type(config).__module__]
+    return Path(getattr(module, "__file__", None) or module.__name__).stem
+
+
 def write_results(
     workdir: str, config: Any, name: str, results: Results, environment: dict[str, Any], metrics: list[dict]
 ) -> None:
@@ -68,22 +84,21 @@ def write_results(
 
 
 def write_report(
-    workdir: str,
-    config: Any,
-    name: str,
-    description: str,
-    results: Results,
-    environment: dict[str, Any],
-    metrics: list[dict],
-    page: dict[str, Any],
+    run: Any, results: Results, environment: dict[str, Any], metrics: list[dict], page: dict[str, Any]
 ) -> None:
-    """Write `workdir/report.html` and, with `config.record`, its main picture to `experiments/results/NAME.png`.
+    """Write `report.html` and, with `config.record`, its main picture to `experiments/results/NAME.png`.
 
-    `page` are further fields of `train.report.Report`.
+    Args:
+        run: a `pretraining.Run`.
+        results: rows of the results table.
+        environment: as `environment` returns it.
+        metrics: rows of metrics.jsonl.
+        page: further fields of `train.report.page.Report`.
     """
     from ssljax.train.report import plots
     from ssljax.train.report.page import Report, write_report
 
+    config, name, workdir, description = run.config, run.experiment.name, run.workdir, run.description
     defaults, ours = comparable(type(config)()), comparable(config)
     title, _, text = description.partition("\n")
     if "\nPaper: none" in description:
@@ -109,7 +124,7 @@ def non_default(config: Any) -> dict[str, Any]:
     """The options that are not at the recipe's value and change what is computed."""
     defaults = comparable(type(config)())
     changed = {key: value for key, value in comparable(config).items() if value != defaults[key]}
-    # where a file lies on this machine is nobody else's business
+    # file paths of this machine do not belong in a record
     if "data" in changed:
         changed["data"] = _without_folders(changed["data"])
     if "finetune" in changed:

@@ -11,7 +11,8 @@ from ssljax.train import buckets, checkpoint
 from ssljax.types import BadInputError
 
 # what a run leaves when it begins or ends
-ENDINGS = {"config.json", "results.json", "record.json", "report.html", "huggingface", "backbone.safetensors"}
+ENDINGS = {"config.json", "evaluations.json", "failures.txt", "results.json", "record.json", "report.html"}
+ENDINGS |= {"huggingface", "backbone.safetensors"}
 HARMLESS = {"lock.json", "heartbeats"}  # what a run leaves that ended before it began
 
 
@@ -25,7 +26,7 @@ def check(workdir: str, config: Any, name: str) -> Results | None:
         BadInputError: the directory holds something else, and the sentence says what differs; or it cannot be reached
             or, if there is something left to do, written to.
     """
-    buckets.check(workdir)
+    buckets.check_reachable(workdir)
     finished = _finished(workdir, config, name)
     if finished is None:
         buckets.check_writable(workdir)
@@ -47,10 +48,10 @@ def _finished(workdir: str, config: Any, name: str) -> Results | None:
     refused = {key: change for key, change in differing.items() if key not in allowed}
     if refused:
         changes = ", ".join(f"{key} {found!r}, not {wanted!r}" for key, (found, wanted) in refused.items())
-        mend = "choose another --workdir"
+        advice = "choose another --workdir"
         if "experiment" not in refused:
-            mend += f", or go on with the change by --allow {' '.join(refused)}"
-        raise BadInputError(f"workdir={workdir} holds another run ({changes}); {mend}.")
+            advice += f", or resume with the change by --allow {' '.join(refused)}"
+        raise BadInputError(f"workdir={workdir} holds another run ({changes}); {advice}.")
     results = directory / "results.json"
     return json.loads(results.read_text()) if results.exists() and not differing else None
 
@@ -61,19 +62,19 @@ def check_data(workdir: str, fingerprint: str) -> None:
     Raises:
         BadInputError: its newest checkpoint says otherwise.
     """
-    found = (checkpoint.newest_facts(workdir) or {}).get("data", fingerprint)
+    found = (checkpoint.latest_metadata(workdir) or {}).get("data", fingerprint)
     if found != fingerprint:
         raise BadInputError(
             f"workdir={workdir} was trained on other data (fingerprint {found}, not {fingerprint}); "
-            "give the data it began with, or choose another --workdir."
+            "use the data it was started with, or another --workdir."
         )
 
 
 def other_versions(workdir: str) -> str:
     """A sentence that names the libraries whose versions differ from those of the newest checkpoint, or ""."""
-    then, now = (checkpoint.newest_facts(workdir) or {}).get("versions", {}), records.versions()
+    then, now = (checkpoint.latest_metadata(workdir) or {}).get("versions", {}), records.versions()
     changed = [f"{name} {then[name]}, now {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-    return f" It was begun with {'; '.join(changed)}: figures may differ in their last digits." if changed else ""
+    return f" It was started with {'; '.join(changed)}: figures may differ in their last digits." if changed else ""
 
 
 def facts(config: Any, name: str, fingerprint: str) -> dict[str, Any]:
@@ -98,13 +99,15 @@ def _differing(workdir: str, config: Any, name: str) -> dict[str, tuple[Any, Any
     from etils import epath
 
     path = epath.Path(workdir) / "config.json"
-    # the newest checkpoint is what would be taken up, whatever somebody wrote elsewhere
-    found = (checkpoint.newest_facts(workdir) or {}).get("config")
+    # the newest checkpoint is what would be restored, whatever somebody wrote elsewhere
+    found = (checkpoint.latest_metadata(workdir) or {}).get("config")
     if found is None and path.exists():
         found = json.loads(path.read_text())
     if found is None:
         return None
     wanted = identity(config, name)
+    # an option that is newer than the run had no other value than its default
+    found = records.comparable(type(config)()) | found
     return {key: (found.get(key), wanted.get(key)) for key in wanted | found if wanted.get(key) != found.get(key)}
 
 

@@ -61,10 +61,8 @@ def batches(
     Raises:
         BadInputError: too few instances for a batch, or arguments out of range.
     """
-    devices = sharding.data_devices()
     for phase in phases:
-        if phase.batch_size < 1 or phase.batch_size % devices:
-            raise BadInputError(f"batch_size={phase.batch_size} must be a multiple of the {devices} devices.")
+        sharding.check_batch_size(phase.batch_size)
     if not phases or start_step < 0 or (dupe_factor is not None and dupe_factor < 1):
         raise BadInputError(
             f"{len(phases)} phases, start_step={start_step}, dupe_factor={dupe_factor}: "

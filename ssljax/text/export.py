@@ -25,10 +25,10 @@ def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
     """
     from etils import epath
 
-    buckets.check(run, "run")
+    buckets.check_reachable(run, "run")
     for directory in (epath.Path(run) / EXPORTED, epath.Path(run)):
         if (directory / "model.safetensors").exists():
-            with buckets.on_disk(directory) as here:
+            with buckets.local_copy(directory) as here:
                 params, shape = huggingface.load_pretrained(here)
                 return params, shape, _words_of(here)
     raise BadInputError(
@@ -43,13 +43,18 @@ def _words_of(directory: Path) -> Vocabulary:
     return read_vocabulary(directory / "vocab.txt", lower_case)
 
 
-def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> None:
-    """Leave the encoder and its heads in Hugging Face's format in `directory/huggingface`."""
+def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> str:
+    """Write the encoder and its heads in Hugging Face's format to `directory/huggingface`, unless they are there.
+
+    Returns:
+        What was written, in one sentence.
+    """
     from etils import epath
 
     target = epath.Path(directory) / EXPORTED
+    written_to = f"The encoder and its heads are in {directory}/{EXPORTED}, in the format of Hugging Face."
     if (target / LAST).exists():  # of this very run, stopped later on
-        return
+        return written_to
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / EXPORTED
         huggingface.save_pretrained(written, params, shape, vocabulary.words, vocabulary.lower_case)
@@ -60,3 +65,4 @@ def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: 
         else:
             for path in sorted(epath.Path(written).iterdir(), key=lambda path: path.name == LAST):
                 path.copy(target / path.name, overwrite=True)
+    return written_to

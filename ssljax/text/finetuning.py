@@ -1,5 +1,7 @@
 """Fine-tuning at the end of a text run: GLUE tasks as further columns of its results table."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ssljax.evals.finetune import FinetuneConfig
@@ -35,16 +37,10 @@ def read_tasks(config: Any) -> list[OpenTask]:
     return found
 
 
-def with_tasks(
-    results: Results,
-    label: str,
-    tasks: list[OpenTask],
-    parts: Bert,
-    params: PyTree,
-    vocabulary: Vocabulary,
-    config: Any,
-) -> Results:
-    """`results` with columns for each task in the rows "majority", "bag of words" and, last, `label`.
+def evaluations(
+    label: str, tasks: list[OpenTask], parts: Bert, params: PyTree, vocabulary: Vocabulary, config: Any
+) -> dict[str, Callable[[], Results]]:
+    """Fine-tuning on each task: a column in the rows "majority", "bag of words" and `label`.
 
     The columns are the mean over the seeds, and its deviation beside it.
     """
@@ -52,16 +48,16 @@ def with_tasks(
         epochs=config.finetune_epochs, learning_rate=config.finetune_learning_rate, seeds=config.finetune_seeds
     )
     length = min(128, parts.shape.positions)
-    trained = results.pop(label)
-    for one in tasks:
+
+    def tuned(one: OpenTask) -> Results:
         print(f"Fine-tuning on {one.task.name}: {len(one.train.first)} examples, {numbers.seeds} runs.", flush=True)
         found, _ = glue.finetune_task(
             parts.encoder, params, vocabulary, one.task, one.train, one.dev, config=numbers, length=length
         )
+        rows: Results = {}
         for row, figures in found.items():
             named = {f"{one.task.name} {metric}": value for metric, value in figures.items() if metric != "seeds"}
-            if row == "fine-tuned":
-                trained = trained | named
-            else:
-                results[row] = results.get(row, {}) | named
-    return results | {label: trained}
+            rows[label if row == "fine-tuned" else row] = named
+        return rows
+
+    return {one.task.name: functools.partial(tuned, one) for one in tasks}

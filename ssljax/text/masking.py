@@ -106,7 +106,8 @@ class Masking:
             are 0. 80 % of the predicted tokens become [MASK], 10 % a random word, 10 % stay.
 
         Raises:
-            BadInputError: shapes that do not fit, or a length without an entry in `max_predictions`.
+            BadInputError: shapes that do not fit, a batch that does not divide over the devices, or a length without an
+                entry in `max_predictions`.
 
         Reference: arXiv 1810.04805, section 3.1 and appendix A.1; google-research/bert `create_pretraining_data.py`.
         """
@@ -116,9 +117,7 @@ class Masking:
         for name, array in rows.items():
             if array.shape != tokens.shape[:1]:
                 raise BadInputError(f"{name} has shape {array.shape}; it must be {tokens.shape[:1]}, one an example.")
-        devices = sharding.data_devices()
-        if tokens.shape[0] % devices:
-            raise BadInputError(f"{tokens.shape[0]} examples do not divide over {devices} devices; choose a multiple.")
+        sharding.check_batch_size(tokens.shape[0])
         masked = _mask_batch(self, self.predictions(tokens.shape[1]), key, tokens, lengths, example, epoch)
         return {**masked, "segments": segments, "lengths": lengths, "is_random": is_random}
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.models import bert as models
-from ssljax.text import scores as text_scores
+from ssljax.text import scores
 from ssljax.text.fill_mask import in_words
 from ssljax.text.scores import Bert
 from ssljax.text.vocabulary import Vocabulary, encode, pack, tokenizer
@@ -41,7 +41,7 @@ def page(
     fields: dict[str, Any] = {"charts": CHARTS, "results_note": NOTE}
     if not sentences:
         return fields
-    final = text_scores.fill(parts, params, vocabulary, sentences)
+    final = scores.fill(parts, params, vocabulary, sentences)
     rows = [
         [sentence, ", ".join(f"{w} {100 * p:.0f} %" for w, p in zip(words, probabilities, strict=True))]
         for sentence, filled in zip(sentences, final, strict=True)

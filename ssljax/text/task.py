@@ -9,17 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from ssljax import sharding
 from ssljax.methods import bert as method
 from ssljax.models import bert as models
-from ssljax.run.experiment import Experiment, RunConfig, Task
-from ssljax.text import batches, corpus, prepare, python_topics
-from ssljax.text import export as text_export
-from ssljax.text import finetuning as text_finetune
-from ssljax.text import page as text_page
-from ssljax.text import scores as text_scores
+from ssljax.optim import Optimizer, Pace
+from ssljax.run import results
+from ssljax.run.config import RunConfig
+from ssljax.run.experiment import Experiment
+from ssljax.run.task import Task
+from ssljax.text import batches, corpus, export, finetuning, page, prepare, python_topics, scores
 from ssljax.text.masking import Masking
 from ssljax.text.scores import Bert
 from ssljax.text.vocabulary import SPECIALS, Vocabulary, train_vocabulary
@@ -84,21 +82,19 @@ def build(shape: models.BertShape, dtype: Any = jnp.float32, **options: Any) -> 
 
 
 def pretraining(
-    name: str,
     config: TextConfig,
     shape: models.BertShape,
-    optimizer: tuple[optax.GradientTransformation, Callable[[Any], Any]],
+    optimizer: Callable[[Pace], Optimizer],
     *,
     vocab_size: int = 30522,
     sentences: tuple[str, ...] = SENTENCES,
 ) -> Experiment:
-    """BERT's pre-training as an experiment.
+    """BERT's pre-training as an experiment, named as the module that defines the config.
 
     Args:
-        name: of the experiment's module.
         config: its options.
         shape: of the encoder; the corpus and `config` set its vocabulary and its dropout.
-        optimizer: the optimiser and its learning rate as a function of the step.
+        optimizer: `pace -> optimizer`, over all updates.
         vocab_size: words, where `config.data` does not say.
         sentences: with a [MASK] each, filled in while it trains.
 
@@ -123,11 +119,11 @@ def pretraining(
         dupe_factor=config.dupe_factor or None,
     )
     return Experiment(
-        name=name,
+        name=results.module_of(config),
         label="bert",
-        method=method.bert(parts.encoder, parts.mlm, parts.nsp, word_table=models.word_table),
+        method=lambda pace: method.bert(parts.encoder, parts.mlm, parts.nsp, word_table=models.word_table),
         views=masking,
-        optimizer=lambda steps_per_epoch: optimizer,
+        optimizer=optimizer,
         batch_size=config.batch_sizes[0],
         task=lambda: _open_task(config, parts, phases, masking, vocabulary, sentences),
         steps=sum(config.steps),
@@ -178,33 +174,29 @@ def _topics_corpus(size: int) -> corpus.Corpus:
 def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sentences) -> Task:
     everything = _open_corpus(config.data, len(vocabulary))
     words = everything.vocabulary
-    sentences = text_scores.fitting(sentences, words, parts.shape.positions)
-    devices = sharding.data_devices()
-    for phase in phases:
-        if phase.batch_size % devices:
-            raise BadInputError(
-                f"batch_size={phase.batch_size} does not divide over {devices} devices; take a multiple."
-            )
+    sentences = scores.fitting(sentences, words, parts.shape.positions)
     train, held_out = corpus.hold_out(everything, config.held_out)
     rows = min(phase.batch_size for phase in phases)
-    tasks = text_finetune.read_tasks(config)
+    tasks = finetuning.read_tasks(config)
     drawing = {"seed": config.seed, "dupe_factor": config.dupe_factor or None}
     # words that are held out are judged at the length that the run begins with
-    judged = functools.cache(lambda: text_scores.held_out_batch(held_out, masking, phases[0].length, rows))
+    judged = functools.cache(lambda: scores.held_out_batch(held_out, masking, phases[0].length, rows))
 
-    def monitor(params, aux):
-        del aux
-        found = text_scores.masked_figures(parts, params, judged()[0], rows)
-        filled = text_scores.fill(parts, params, words, sentences, top=1)
+    def monitor(learner):
+        found = scores.masked_figures(parts, learner.params, judged()[0], rows)
+        filled = scores.fill(parts, learner.params, words, sentences, top=1)
         return {f"held_out_{name}": value for name, value in found.items()} | {"filled": filled}
 
-    def evaluate(variables):
-        batch, before = judged()
-        results = text_scores.counted_baselines(train, batch, before)
-        for label, (params, _) in variables.items():
-            results[label] = text_scores.masked_figures(parts, params, batch, rows)
-        *_, (label, (params, _)) = variables.items()
-        return text_finetune.with_tasks(results, label, tasks, parts, params["encoder"], words, config)
+    def evaluations(models):
+        *_, (label, trained) = models.items()
+
+        def masked(label, learner):
+            return {label: scores.masked_figures(parts, learner.params, judged()[0], rows)}
+
+        found = {"counted words": lambda: scores.counted_baselines(train, *judged())}
+        found |= {name: functools.partial(masked, name, learner) for name, learner in models.items()}
+        encoder = trained.params["encoder"]
+        return found | finetuning.evaluations(label, tasks, parts, encoder, words, config)
 
     return Task(
         examples=batches.num_examples(train, phases[0], config.seed),
@@ -215,9 +207,9 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
         fingerprint=everything.fingerprint,
         batch_shapes=tuple(map(batch_shapes, phases)),
         monitor=monitor,
-        evaluate=evaluate,
-        page=lambda params, aux, log: text_page.page(parts, params, words, sentences, log),
-        export=lambda params, aux, directory: text_export.export(params, parts.shape, words, directory),
+        evaluations=evaluations,
+        page=lambda learner, log: page.page(parts, learner.params, words, sentences, log),
+        export=lambda learner, directory: export.export(learner.params, parts.shape, words, directory),
         headline=("loss", "mlm_accuracy", "held_out_mlm_accuracy"),
     )
 

@@ -1,8 +1,8 @@
-"""Checkpoints that are checked: saved in the background with a manifest, verified when they are restored.
+"""Verified checkpoints: saved in the background with a manifest of digests, checked when they are restored.
 
-A save copies the state to the host and returns; a thread digests the copy while orbax (in `store`) writes it to a
-temporary directory, the manifest comes last, and a rename commits the step. What is restored is the newest step of
-which every leaf, as it arrived on the devices, has the digest that was saved; a damaged one is set aside.
+A save copies the state to the host and returns; a thread computes digests of the copy while orbax (in `store`) writes
+it to a temporary directory, the manifest comes last, and a rename commits the step. `restore` returns the newest step
+of which every leaf, read back from the devices, has the digest that was saved; damaged ones are moved aside.
 """
 
 import contextlib
@@ -15,41 +15,42 @@ from typing import Any, Literal
 import jax
 from etils import epath
 
-from ssljax.train.hosts import agreement
+from ssljax.train.buckets import error_text
+from ssljax.train.hosts import agreement, interruption
 from ssljax.train.saving import manifest, retention, snapshot, store
 from ssljax.train.state import TrainState
 from ssljax.types import BadInputError
 
-MOST_FAILURES = 3  # saves in a row; then the run ends
+MAX_FAILURES = 3  # consecutive failed saves, after which the run ends
 
 
 class SaveError(RuntimeError):
-    """A checkpoint that had to be saved could not be; the message is one sentence."""
+    """A checkpoint could not be saved; the message is one sentence."""
 
 
 @dataclasses.dataclass
-class Checkpoints:
-    """A run's checkpoints; the functions of this module read and write the fields.
+class CheckpointManager:
+    """A run's checkpoints; the functions of this module read and update the fields.
 
     Attributes:
         directory: `workdir/checkpoints`.
-        policy: arguments of `retention.keepers`.
-        facts: what every manifest says of the run.
-        pool: its one thread saves.
-        saving: (step, the save that is under way).
-        started: saves so far, the same on every process.
-        failures: failed saves in a row.
-        unsaid: what the user is still to be told.
+        policy: arguments of `retention.steps_to_keep`.
+        metadata: of the run, stored in every manifest.
+        executor: the thread that saves.
+        pending: (step, future) of the save in progress.
+        save_count: saves started so far, the same on every process.
+        failures: consecutive failed saves.
+        messages: not yet shown to the user.
     """
 
     directory: epath.Path
     policy: dict[str, Any]
-    facts: dict[str, Any]
-    pool: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(1, "save"))
-    saving: tuple[int, Future] | None = None
-    started: int = 0
+    metadata: dict[str, Any]
+    executor: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(1, "save"))
+    pending: tuple[int, Future] | None = None
+    save_count: int = 0
     failures: int = 0
-    unsaid: list[str] = dataclasses.field(default_factory=list)
+    messages: list[str] = dataclasses.field(default_factory=list)
 
 
 def open_checkpoints(
@@ -58,182 +59,192 @@ def open_checkpoints(
     keep: int = 2,
     keep_every: int | None = None,
     best: tuple[str, Literal["max", "min"]] | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> Checkpoints:
-    """The run's checkpoints in `workdir/checkpoints`; what killed saves have left there is removed.
+    metadata: Mapping[str, Any] | None = None,
+) -> CheckpointManager:
+    """Open `workdir/checkpoints`, creating it if necessary, and remove the files of interrupted saves.
 
-    The caller sees to it that no other run is saving there.
+    The caller holds the workdir's lock, so that no other run is saving there.
 
     Args:
         workdir: the run's directory, local or `gs://`.
-        keep: how many of the newest stay.
-        keep_every: the steps that are multiples of it stay as well.
-        best: a metric's name and "max" or "min": the best step by what `save` was given stays as well.
-        facts: what is to be known of the run, as JSON; each manifest holds it.
+        keep: number of most recent checkpoints to keep.
+        keep_every: keep the steps that are multiples of it as well.
+        best: a metric's name and "max" or "min": keep the best step by the `metrics` of `save` as well.
+        metadata: of the run, JSON-serializable; stored in every manifest.
 
     Raises:
         BadInputError: the directory cannot be written.
     """
-    directory = retention.folder(workdir)
+    directory = retention.checkpoint_dir(workdir)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
-            retention.clear_leftovers(directory)
+            retention.remove_unfinished(directory)
+        interruption.current().record_saved(latest_step(workdir))
     except OSError as error:
         raise BadInputError(
-            f"{directory} cannot be written ({manifest.reason(error)}); mend that or choose another --workdir."
+            f"{directory} cannot be written ({error_text(error)}); fix that or choose another --workdir."
         ) from error
-    return Checkpoints(directory, {"keep": keep, "keep_every": keep_every, "best": best}, dict(facts or {}))
+    return CheckpointManager(directory, {"keep": keep, "keep_every": keep_every, "best": best}, dict(metadata or {}))
 
 
-def save(checkpoints: Checkpoints, state: TrainState, metrics: Mapping[str, float] | None = None) -> None:
-    """Save `state` under its step, in the background; a step that is committed already is left as it is.
+def save(checkpoints: CheckpointManager, state: TrainState, metrics: Mapping[str, float] | None = None) -> None:
+    """Save `state` under its step in the background, unless that step is committed already.
 
-    It waits for the save before, and for the copy to the host. Nothing is raised: `check` and `wait` tell of failures.
-    With several processes all of them call it.
+    It waits for the previous save and for the copy to the host. It does not raise: `check_for_errors` and
+    `wait_until_finished` report failures. With several processes all of them call it.
     """
-    _settle(checkpoints)
+    _finish_save(checkpoints)
     step = int(state.step)
-    if step in agreement.from_first(_committed(checkpoints)):
+    if step in agreement.broadcast_from_process_0(_committed(checkpoints)):
         return
-    checkpoints.started += 1
+    checkpoints.save_count += 1
     try:
-        held = snapshot.hold(snapshot.flatten(state))
+        copied = snapshot.copy_to_host(snapshot.flatten(state))
         finite = {name: float(value) for name, value in (metrics or {}).items() if math.isfinite(value)}
-        checkpoints.saving = step, checkpoints.pool.submit(_write, checkpoints, step, held, finite)
+        checkpoints.pending = step, checkpoints.executor.submit(_write, checkpoints, step, copied, finite)
     except Exception as error:
-        _failed(checkpoints, step, error)
+        _record_failure(checkpoints, step, error)
 
 
-def check(checkpoints: Checkpoints, say: Callable[[str], None] = print) -> None:
-    """Tell of saves that have failed since the last call; cheap, for every step.
+def check_for_errors(checkpoints: CheckpointManager, say: Callable[[str], None] = print) -> None:
+    """Report the saves that have failed since the last call; cheap enough for every step.
 
     Raises:
-        SaveError: three have failed in a row.
+        SaveError: three consecutive saves have failed.
     """
-    if checkpoints.saving is not None and checkpoints.saving[1].done():
-        _settle(checkpoints)
-    lines = _told(checkpoints)
-    if checkpoints.failures >= MOST_FAILURES:
-        raise SaveError(f"{checkpoints.failures} saves in a row have failed: {' '.join(lines)}")
+    if checkpoints.pending is not None and checkpoints.pending[1].done():
+        _finish_save(checkpoints)
+    lines = _take_messages(checkpoints)
+    if checkpoints.failures >= MAX_FAILURES:
+        raise SaveError(f"{checkpoints.failures} consecutive saves have failed: {' '.join(lines)}")
     for line in lines:
-        say(f"{line} Training goes on; the next save tries again.")
+        say(f"{line} Training continues; the next save is a retry.")
 
 
-def wait(checkpoints: Checkpoints) -> None:
-    """Until no save is under way.
+def wait_until_finished(checkpoints: CheckpointManager) -> None:
+    """Wait for the save in progress.
 
     Raises:
         SaveError: the last save has failed.
     """
-    _settle(checkpoints)
+    _finish_save(checkpoints)
     if checkpoints.failures:
-        raise SaveError(" ".join(_told(checkpoints)) or f"The last save in {checkpoints.directory} has failed.")
+        raise SaveError(
+            " ".join(_take_messages(checkpoints)) or f"The last save in {checkpoints.directory} has failed."
+        )
 
 
-def restore(checkpoints: Checkpoints, like: TrainState, say: Callable[[str], None] = print) -> TrainState | None:
-    """The newest saved state that verifies, laid out as `like` is, or None when nothing has been saved.
+def restore(checkpoints: CheckpointManager, like: TrainState, say: Callable[[str], None] = print) -> TrainState | None:
+    """Restore the newest checkpoint that verifies, with the shardings of `like`; None if there are no checkpoints.
 
-    Newer steps that are damaged are moved to `checkpoints-damaged`, and `say` is told of each.
+    Newer ones that are damaged are moved to `checkpoints-damaged` and reported.
 
     Args:
         checkpoints: from `open_checkpoints`.
         like: a state of the same run; only its shapes, dtypes and shardings are used.
-        say: tells the user.
+        say: prints a message for the user.
 
     Raises:
-        BadInputError: the saved state is of another shape, or there are steps and none of them verifies.
+        BadInputError: the saved state has other shapes, or there are checkpoints and none of them verifies.
     """
-    _settle(checkpoints)
+    _finish_save(checkpoints)
     damaged: dict[int, str] = {}
-    for step in reversed(agreement.from_first(retention.numbered(checkpoints.directory))):
-        state, trouble = snapshot.read(checkpoints.directory / str(step), like)
+    for step in reversed(agreement.broadcast_from_process_0(retention.all_steps(checkpoints.directory))):
+        state, damage = snapshot.read(checkpoints.directory / str(step), like)
         if state is not None:
             if jax.process_index() == 0:
                 for bad, why in damaged.items():
-                    place = retention.set_aside(checkpoints.directory / str(bad))
-                    say(f"Checkpoint {bad} is damaged ({why}): checkpoint {step} is taken instead, {place} keeps it.")
+                    moved = retention.move_damaged(checkpoints.directory / str(bad))
+                    say(f"Checkpoint {bad} is damaged ({why}): checkpoint {step} is restored; moved it to {moved}.")
+            interruption.current().record_saved(step)
             return state
-        damaged[step] = trouble
+        damaged[step] = damage
     if damaged:
         each = "; ".join(f"{step}: {why}" for step, why in damaged.items())
         raise BadInputError(
-            f"none of the checkpoints in {checkpoints.directory} is whole ({each}); mend or remove that folder, "
+            f"all checkpoints in {checkpoints.directory} are damaged ({each}); repair or remove that folder, "
             "or choose another --workdir."
         )
     return None
 
 
-def newest_facts(workdir: str) -> dict[str, Any] | None:
-    """The `facts` of the newest checkpoint with a whole manifest; None without one."""
-    directory = retention.folder(workdir)
-    for step in reversed(retention.committed(directory)):
+def latest_step(workdir: str) -> int | None:
+    """The newest committed step in a run's directory; None without one."""
+    return max(retention.committed_steps(retention.checkpoint_dir(workdir)), default=None)
+
+
+def latest_metadata(workdir: str) -> dict[str, Any] | None:
+    """The metadata of the newest checkpoint with an intact manifest; None without one."""
+    directory = retention.checkpoint_dir(workdir)
+    for step in reversed(retention.committed_steps(directory)):
         try:
             return manifest.read(directory / str(step))["facts"]
-        except manifest.DamageError:
+        except manifest.DamagedError:
             continue
     return None
 
 
-def steps(checkpoints: Checkpoints) -> list[int]:
+def all_steps(checkpoints: CheckpointManager) -> list[int]:
     """The committed steps, oldest first."""
-    return retention.committed(checkpoints.directory)
+    return retention.committed_steps(checkpoints.directory)
 
 
-def close(checkpoints: Checkpoints, say: Callable[[str], None] = print) -> None:
-    """End the saving thread, after what is under way."""
-    _settle(checkpoints)
-    for line in _told(checkpoints):
+def close(checkpoints: CheckpointManager, say: Callable[[str], None] = print) -> None:
+    """Wait for the save in progress, report failures and end the saving thread."""
+    _finish_save(checkpoints)
+    for line in _take_messages(checkpoints):
         say(line)
-    checkpoints.pool.shutdown()
+    checkpoints.executor.shutdown()
 
 
-def _write(checkpoints: Checkpoints, step: int, held: snapshot.Held, metrics: dict[str, float]) -> None:
-    """Runs in the saving thread: orbax's files, the manifest, orbax's commit; then what need not stay goes."""
+def _write(checkpoints: CheckpointManager, step: int, copied: snapshot.Snapshot, metrics: dict[str, float]) -> None:
+    """Runs in the saving thread: orbax's files, the manifest, orbax's commit; then old checkpoints are removed."""
     directory = checkpoints.directory
 
     def seal(temporary, leaves):
-        body = {"step": step, "facts": checkpoints.facts, "metrics": metrics, "leaves": leaves}
+        body = {"step": step, "facts": checkpoints.metadata, "metrics": metrics, "leaves": leaves}
         manifest.write(temporary, body)
 
-    attempt = f"{step}.{checkpoints.started}"
-    store.write(directory, step, held.arrays, lambda: snapshot.described(held), seal, attempt)
+    attempt = f"{step}.{checkpoints.save_count}"
+    store.write(directory, step, copied.arrays, lambda: snapshot.describe(copied), seal, attempt)
+    interruption.current().record_saved(step)
     if jax.process_index() == 0:
         manifest.sync_directory(directory)
         try:
             retention.prune(directory, **checkpoints.policy)
         except OSError as error:
-            checkpoints.unsaid.append(f"Old checkpoints in {directory} could not be removed: {manifest.reason(error)}.")
+            checkpoints.messages.append(f"Old checkpoints in {directory} could not be removed: {error_text(error)}.")
 
 
-def _settle(checkpoints: Checkpoints) -> None:
-    """Wait for the save that is under way and note how it went."""
-    if checkpoints.saving is None:
+def _finish_save(checkpoints: CheckpointManager) -> None:
+    """Wait for the save in progress and note whether it succeeded."""
+    if checkpoints.pending is None:
         return
-    step, future = checkpoints.saving
+    step, future = checkpoints.pending
     try:
         future.result()
         checkpoints.failures = 0
     except Exception as error:
-        _failed(checkpoints, step, error)
-    checkpoints.saving = None
+        _record_failure(checkpoints, step, error)
+    checkpoints.pending = None
 
 
-def _failed(checkpoints: Checkpoints, step: int, error: Exception) -> None:
+def _record_failure(checkpoints: CheckpointManager, step: int, error: Exception) -> None:
     checkpoints.failures += 1
     directory = checkpoints.directory
-    checkpoints.unsaid.append(f"Checkpoint {step} could not be saved in {directory}: {manifest.reason(error)}.")
+    checkpoints.messages.append(f"Checkpoint {step} could not be saved in {directory}: {error_text(error)}.")
     if jax.process_index() == 0:
         with contextlib.suppress(OSError):
-            retention.clear_leftovers(directory, step)
+            retention.remove_unfinished(directory, step)
 
 
-def _told(checkpoints: Checkpoints) -> list[str]:
-    lines, checkpoints.unsaid = checkpoints.unsaid, []
+def _take_messages(checkpoints: CheckpointManager) -> list[str]:
+    lines, checkpoints.messages = checkpoints.messages, []
     return lines
 
 
-def _committed(checkpoints: Checkpoints) -> list[int]:
+def _committed(checkpoints: CheckpointManager) -> list[int]:
     with contextlib.suppress(OSError):
-        return steps(checkpoints)
+        return all_steps(checkpoints)
     return []

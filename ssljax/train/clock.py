@@ -1,11 +1,11 @@
-"""The loop's clock: how fast it goes, how long it waits for data, and how long the device waits for the host."""
+"""Throughput of the training loop: examples per second, waiting for data, time of the host between dispatches."""
 
 import statistics
 import time
 
 
 class _Span:
-    """Adds the time spent in a `with` block to one of a clock's counters, and keeps it out of the gap."""
+    """Adds the time spent in a `with` block to one of a clock's counters, and excludes it from the gap."""
 
     def __init__(self, clock: "Clock", counter: str):
         self.clock, self.counter = clock, counter
@@ -20,7 +20,7 @@ class _Span:
 
 
 class _Dispatch:
-    """The call that hands steps to the device."""
+    """The call that dispatches steps to the device."""
 
     def __init__(self, clock: "Clock"):
         self.clock = clock
@@ -35,7 +35,7 @@ class _Dispatch:
 
 
 class Clock:
-    """Examples per second, waiting time and the host's own time since the last lap."""
+    """Measures throughput since the last lap."""
 
     def __init__(self):
         self.returned: float | None = None  # when the last dispatch did
@@ -43,7 +43,7 @@ class Clock:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a lap."""
+        """Start a lap."""
         self.began, self.examples, self.waited, self.read, self.out = time.perf_counter(), 0, 0.0, 0.0, 0.0
         self.gaps: list[float] = []
 
@@ -52,11 +52,11 @@ class Clock:
         return _Span(self, "waited")
 
     def reading(self) -> _Span:
-        """Around the wait for figures from the device."""
+        """Around the wait for metrics from the device."""
         return _Span(self, "read")
 
     def paused(self) -> _Span:
-        """Around what is not training."""
+        """Around work that is not training, such as evaluation."""
         return _Span(self, "out")
 
     def dispatching(self) -> _Dispatch:
@@ -64,7 +64,7 @@ class Clock:
         return _Dispatch(self)
 
     def lap(self) -> dict[str, float]:
-        """Figures since the last lap: `examples_per_second`, `input_wait` and, in milliseconds, `host_gap_ms`."""
+        """Metrics since the last lap: `examples_per_second`, `input_wait` (a share of the time) and `host_gap_ms`."""
         spent = max(time.perf_counter() - self.began - self.out, 1e-9)
         figures = {"examples_per_second": self.examples / spent, "input_wait": self.waited / spent}
         if self.gaps:

@@ -1,4 +1,4 @@
-"""Updates that are not finite: thrown away on the device, counted, and read by the host without waiting."""
+"""Updates that are not finite: discarded on the device, counted, and read by the host without waiting."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Guard:
 
     @classmethod
     def new(cls) -> "Guard":
-        """The guard of a run that begins."""
+        """The guard at the start of a run."""
         # a donated state may not hold one buffer twice
         total, in_a_row, tripped, rollbacks, shift = (jnp.zeros((), jnp.int32) for _ in range(5))
         return cls(total, in_a_row, tripped, jnp.full((WINDOW,), -1, jnp.int32), rollbacks, shift)
@@ -54,7 +54,7 @@ def admit(guard: Guard, step: Array, sound: Array, new: PyTree, old: PyTree) -> 
     Args:
         guard: before the step.
         step: int32 scalar, the number of the step, from 1.
-        sound: bool scalar, whether loss and gradient are finite.
+        sound: bool scalar, whether loss, gradient and update are finite.
         new: the state after the update.
         old: the state before it, a tree of the same structure.
 
@@ -74,7 +74,7 @@ def admit(guard: Guard, step: Array, sound: Array, new: PyTree, old: PyTree) -> 
 
 
 def rolled_back(restored: Any, guard: Guard) -> Any:
-    """The state of a checkpoint, made to go on with the data that comes after what it could not digest.
+    """The state of a checkpoint, moved on to the data after the batches whose updates were not finite.
 
     When the host learns of it makes no difference to what comes out.
 
@@ -100,7 +100,7 @@ class Watch:
     """
 
     def __init__(self, guard: Guard, discarded: Callable[[int], None], start: int = 0):
-        """Start with the guard of step `start`; `discarded(step)` is called once for each update thrown away."""
+        """Start with the guard of step `start`; `discarded(step)` is called once for each discarded update."""
         self.waiting: Any = None
         self.looked = start
         self.seen = int(jax.device_get(guard.total))

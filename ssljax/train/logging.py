@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, TensorBoard events and a progress bar, all on process 0 only."""
+"""Logging of a run on process 0: metrics.jsonl, TensorBoard events and a progress bar."""
 
 import json
 import math
@@ -13,10 +13,10 @@ from ssljax.train import buckets
 
 
 class RunLog:
-    """The log of one run in `workdir`; on processes other than 0 every call does nothing.
+    """Logs the metrics of a run in `workdir`; on processes other than 0 every call is a no-op.
 
     Attributes:
-        rows: every row so far, earlier parts of a resumed run included, one per step in order.
+        rows: all rows so far, one per step in order, including those logged before a resume.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class RunLog:
         headline: Sequence[str] = ("loss",),
         show_bar: bool = True,
     ):
-        """Open the log, keeping the rows up to `start_step` of an earlier part of the run.
+        """Open the log; rows of the resumed run up to `start_step` are kept.
 
-        The bar shows the latest figures whose names are in `headline`.
+        The progress bar shows the latest metrics whose names are in `headline`.
         """
         from etils import epath
 
@@ -44,16 +44,16 @@ class RunLog:
         self.rows = [row for row in read_metrics(directory / "metrics.jsonl") if row["step"] <= start_step]
         # object stores cannot append
         self.mirror = None if buckets.is_local(directory) else buckets.Mirror(directory)
-        here = Path(workdir) if self.mirror is None else self.mirror.here
-        here.mkdir(parents=True, exist_ok=True)
-        self.path = here / "metrics.jsonl"
+        folder = Path(workdir) if self.mirror is None else self.mirror.local
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
         self._rewrite()
-        self.events = _event_writer(str(here))
+        self.events = _event_writer(str(folder))
         self.bar = _progress_bar(total_steps, start_step, title) if show_bar else None
         self.began = time.time()
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
-        """Add the figures of one step to all three; what is not a number goes to the file alone."""
+        """Log the metrics of one step; those that are not numbers go to metrics.jsonl only."""
         if not self.active:
             return
         row = {"step": step, "seconds": round(time.time() - self.began, 2)} | metrics
@@ -70,25 +70,25 @@ class RunLog:
             self.shown |= {name: f"{metrics[name]:.3g}" for name in self.headline if name in metrics}
             self.bar.set_postfix(self.shown, refresh=False)
 
-    def tick(self, step: int) -> None:
-        """Move the progress bar to `step`."""
+    def update_progress(self, step: int) -> None:
+        """Advance the progress bar to `step`."""
         if self.active and self.bar is not None:
             self.bar.update(step - self.bar.n)
 
     def say(self, line: str) -> None:
-        """Print a line without tearing the progress bar."""
+        """Print a line without breaking the progress bar."""
         if self.active and self.bar is not None:
             self.bar.write(line)
         elif self.active:
             print(line, flush=True)
 
-    def keep(self) -> None:
-        """Make sure that what was written so far outlives this process, and in a bucket this machine."""
+    def flush(self) -> None:
+        """Copy what was written so far to the workdir, if that is in a bucket."""
         if self.active and self.mirror is not None:
-            self._to_bucket(self.mirror.copy)
+            self._to_bucket(self.mirror.sync)
 
     def close(self) -> None:
-        """Finish the bar and the files."""
+        """Close the progress bar and the files."""
         if not self.active:
             return
         self._rewrite()
@@ -102,7 +102,7 @@ class RunLog:
     def _to_bucket(self, copy: Callable[[], None]) -> None:
         try:
             copy()
-        except Exception as error:  # each library has its own; a run does not end for its curves
+        except Exception as error:  # each library has its own; a run need not fail for its curves
             self.say(f"The metrics could not be copied to the workdir ({error}); they are in {self.path.parent}.")
 
     def _append(self, row: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class RunLog:
 
 
 def read_metrics(path: Any) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl in order of step, rows of one step merged, a torn last line left out."""
+    """The rows of a metrics.jsonl in order of step; rows of one step are merged, invalid lines skipped."""
     from etils import epath
 
     path, merged = epath.Path(path), {}
@@ -132,9 +132,9 @@ def read_metrics(path: Any) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    # JSON has no NaN: a figure that is not finite becomes null
-    lost = {name: None for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
-    return json.dumps(row | lost) + "\n"
+    # JSON has no NaN: values that are not finite become null
+    nulls = {name: None for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+    return json.dumps(row | nulls) + "\n"
 
 
 def _event_writer(workdir: str) -> Any:

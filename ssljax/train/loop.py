@@ -29,7 +29,6 @@ def fit(
     compiling: Callable[[], AbstractContextManager[Any]] = nullcontext,
     discarded: Callable[[int], None] = lambda step: None,
     hooks: Sequence[Hook] = (),
-    also: Callable[[TrainState], dict[str, Array]] = lambda state: {},
     steps_per_dispatch: int = 1,
 ) -> TrainState:
     """Train from `state.step` to `total_steps`, or until so many updates were discarded that the run has to go back.
@@ -51,7 +50,6 @@ def fit(
         compiling: a context around the first step with batches of a new shape.
         discarded: called with the number of each step whose update was not finite, some steps later.
         hooks: `(every, function)`; `function(step, state)` is called after every `every` steps and after the last.
-        also: more figures for the log line of a state's step, on the device; asked for when it is dispatched.
         steps_per_dispatch: hand the device so many steps at once, `WINDOW` at most, where the batches are drawn on it
             and no log line or hook is due in between; what is computed stays the same.
 
@@ -86,7 +84,7 @@ def fit(
             if done % log_every == 0 or last:
                 if pending is not None:
                     _write(log, pending, clock)
-                pending = (done, metrics | also(state), clock.lap())
+                pending = (done, metrics, clock.lap())
             with clock.reading():
                 tripped = watch.look(done, guard, last, most)
             if tripped:

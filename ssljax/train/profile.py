@@ -1,4 +1,4 @@
-"""A trace of a few steps for TensorBoard's profile plugin and for Perfetto."""
+"""A profiler trace of a few steps, for TensorBoard's profile plugin and Perfetto."""
 
 import shutil
 import tempfile
@@ -9,18 +9,18 @@ from etils import epath
 
 from ssljax.train import buckets
 
-WARM_UP = 5  # steps of this part of the run that come before: compilation, and the first batches
+WARM_UP = 5  # steps after the start or the resume that are not traced: compilation, and the first batches
 
 
 class Profile:
-    """Traces some steps of a run, once they go at their usual pace; with `steps=0` nothing at all.
+    """Traces some steps of a run after a warm-up; with `steps=0` none.
 
-    What it leaves in `workdir/profile` opens with `tensorboard --logdir workdir/profile`, and its
-    `perfetto_trace.json.gz` at ui.perfetto.dev. Process 0 traces its own devices.
+    Open the trace with `tensorboard --logdir workdir/profile`, or its `perfetto_trace.json.gz` at ui.perfetto.dev.
+    Process 0 traces its own devices.
     """
 
     def __init__(self, workdir: str, steps: int, *, first: int, last: int):
-        """Trace `steps` steps of those from `first` to `last`; after the warm-up, if there are so many."""
+        """Trace `steps` of the steps from `first` to `last`, after the warm-up if there are enough."""
         self.directory = epath.Path(workdir) / "profile"
         self.steps = min(steps, last - first) if jax.process_index() == 0 else 0
         self.begin = max(min(first + WARM_UP, last - steps), first)
@@ -29,11 +29,11 @@ class Profile:
             self.boundary(first, None)
 
     def due(self, step: int) -> bool:
-        """Whether it has something to do after `step`."""
+        """Whether to call `boundary` after `step`."""
         return self.steps > 0 and step >= self.begin + self.running * self.steps
 
     def boundary(self, step: int, state: Any) -> None:
-        """Where it is `due`: begin, or wait for the device to have made `state` and end."""
+        """Start the trace, or wait until the device has computed `state` and stop it."""
         jax.block_until_ready(state)
         if self.running:
             self.close()
@@ -44,7 +44,7 @@ class Profile:
             self.begin, self.running = step, True
 
     def close(self) -> None:
-        """Write down what there is."""
+        """Stop the trace, if one is running, and write it."""
         if self.running:
             self.running, self.steps = False, 0
             jax.profiler.stop_trace()

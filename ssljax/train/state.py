@@ -4,10 +4,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
-from ssljax import sharding
+from ssljax import optim, sharding
 from ssljax.train import layout
 from ssljax.train.guard import Guard
 from ssljax.types import Array, Batch, Method, PyTree
@@ -36,7 +35,7 @@ class TrainState:
 
 def init_state(
     method: Method,
-    optimizer: optax.GradientTransformation,
+    optimizer: optim.Optimizer,
     views: Any,
     batch: Batch,
     seed: int,
@@ -47,18 +46,22 @@ def init_state(
 
     Args:
         method: the pre-training method.
-        optimizer: the optax optimiser of its parameters.
+        optimizer: of its parameters, as in `step.train_step`.
         views: `(key, **batch) -> batch of the method`.
         batch: a batch as the loader yields it, or `jax.ShapeDtypeStruct`s of one.
         seed: of the initial weights and of every later random draw.
-        shard_state: split what is as large as the parameters, as `layout.spread` does; the steps keep the layout.
+        shard_state: split what is as large as the parameters, as `layout.shard_state` does; the steps keep the layout.
+
+    Raises:
+        BadInputError: the batch does not divide over the devices, or is not what views or method take.
     """
+    sharding.check_batch_size(jax.tree.leaves(batch)[0].shape[0])
 
     def init(key):
         init_key, run_key = jax.random.split(key)
         method_batch = views(run_key, **jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batch))
         params, aux = method.init(init_key, method_batch)
         state = TrainState(jnp.zeros((), jnp.int32), params, aux, optimizer.init(params), run_key, Guard.new())
-        return layout.spread(state) if shard_state else sharding.gather(state)
+        return layout.shard_state(state) if shard_state else sharding.gather(state)
 
     return jax.jit(init)(jax.random.key(seed))

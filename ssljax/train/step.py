@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssljax import sharding
+from ssljax import optim, sharding
 from ssljax.data.resident import Resident, take
 from ssljax.train import layout
 from ssljax.train.guard import admit
 from ssljax.train.state import TrainState
-from ssljax.types import Batch, Method
+from ssljax.types import Array, Batch, Method
 
 
 def train_step(
@@ -23,14 +23,14 @@ def train_step(
     *,
     method: Method,
     views: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: optim.Optimizer,
 ) -> tuple[TrainState, dict[str, Any]]:
     """One update of everything in `state` from one global batch; pure.
 
-    Where the loss or the gradient is not finite, parameters, `aux` and the optimiser's state stay as they were, to
-    the last bit: only the step and the guard's counts move on.
+    Where the loss, the gradient or the update is not finite, parameters, `aux` and the optimiser's state remain as they
+    were, to the last bit: only the step and the guard's counts move on.
 
-    A leaf that is split over the devices (`layout.spread`) is gathered for the loss, and its gradient split for the
+    A leaf that is sharded (`layout.shard_state`) is gathered for the loss, and its gradient split for the
     update, which each device makes on its part.
 
     Args:
@@ -39,37 +39,51 @@ def train_step(
             devices to draw them from.
         method: gives the loss.
         views: `(key, **batch) -> batch of the method`, drawn on the device.
-        optimizer: of the parameters.
+        optimizer: of the parameters; any `optax.GradientTransformation` will do, one of `optim` also tells its
+            schedules.
 
     Returns:
         The state after n + 1 updates, in the same layout, and the method's metrics, scalars, with the gradient's global
-        norm and the state's `guard`.
+        norm, the schedules' values that this update used, such as `lr`, and the state's `guard`.
     """
     batch = take(batch, state.step + state.guard.shift)
     views_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     method_batch = views(views_key, **batch)
     grad_fn = jax.value_and_grad(method.loss, has_aux=True)
     whole = sharding.gather((state.params, state.aux))
-    (loss, (aux, metrics)), grads = grad_fn(*whole, method_batch, loss_key)
-    aux, grads = layout.like(aux, state.aux), layout.like(grads, state.params)
+    (loss, (aux, metrics)), grads = grad_fn(*whole, method_batch, loss_key, state.step)
+    aux, grads = layout.reshard_like(aux, state.aux), layout.reshard_like(grads, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    params, aux = method.after_update(params, aux, state.step)
     # what follows split parameters may lie whole itself
-    aux = layout.like(method.after_update(params, aux, state.step), state.aux)
+    params, aux = layout.reshard_like(params, state.params), layout.reshard_like(aux, state.aux)
     grad_norm, step = optax.tree.norm(grads), state.step + 1
     guard, (params, aux, opt_state) = admit(
         state.guard,
         step,
-        jnp.isfinite(loss) & jnp.isfinite(grad_norm),
+        jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(updates)),
         new=(params, aux, opt_state),
         old=(state.params, state.aux, state.opt_state),
     )
+    logged = metrics | _scheduled(optimizer, state) | {"grad_norm": grad_norm, "guard": guard}
     after = dataclasses.replace(state, step=step, params=params, aux=aux, opt_state=opt_state, guard=guard)
-    return layout.like(after, state), sharding.gather(metrics | {"grad_norm": grad_norm, "guard": guard})
+    return layout.reshard_like(after, state), sharding.gather(logged)
+
+
+def _scheduled(optimizer: optim.Optimizer, state: TrainState) -> dict[str, Array]:
+    """Each schedule's value in the update that follows `state`."""
+    schedules = getattr(optimizer, "schedules", {})
+    if not schedules:
+        return {}
+    # the optimiser counts its own updates: discarded ones do not move its schedules on
+    count = optim.updates_made(state.opt_state)
+    count = state.step if count is None else count
+    return {name: jnp.asarray(schedule(count), jnp.float32) for name, schedule in schedules.items()}
 
 
 def compile_step(
-    method: Method, views: Any, optimizer: optax.GradientTransformation
+    method: Method, views: Any, optimizer: optim.Optimizer
 ) -> Callable[..., tuple[TrainState, dict[str, Any]]]:
     """`train_step` under jit: the given state is donated, the new one has its layout, the metrics are replicated.
 

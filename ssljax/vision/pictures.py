@@ -6,6 +6,8 @@ Randomness comes from the NumPy generator handed in, so that a record's crops de
 import functools
 import io
 import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,23 @@ from ssljax.data.records import Record, Transform
 from ssljax.types import BadInputError
 
 ATTEMPTS = 10
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+class Crop(NamedTuple):
+    """A random-resized-crop.
+
+    Attributes:
+        size: side of the result in pixels.
+        scale: lowest and highest share of the picture's area.
+        ratio: lowest and highest width / height.
+        interpolation: of the resizing, which is antialiased.
+    """
+
+    size: int
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
 
 
 def decode(data: bytes, *, channels: int = 3, min_side: int | None = None) -> np.ndarray:
@@ -54,12 +73,13 @@ def _eight_bits(image):
     return image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
 
 
-def resize_center(size: int, resize: int) -> Transform:
-    """The usual evaluation crop: shorter side to `resize` (bilinear, antialiased), then the central square.
+def resize_center(size: int, resize: int, interpolation: Interpolation = "bilinear") -> Transform:
+    """The usual evaluation crop: shorter side to `resize` (antialiased), then the central square.
 
     Args:
         size: side of the result in pixels, at most `resize`.
         resize: length of the shorter side before cropping, in pixels.
+        interpolation: of the resizing.
 
     Returns:
         A transform that makes `record["image"]` uint8[size, size, C].
@@ -72,15 +92,15 @@ def resize_center(size: int, resize: int) -> Transform:
     """
     if not 1 <= size <= resize:
         raise BadInputError(f"size={size}: the central crop must lie within resize={resize}; lower size.")
-    return functools.partial(_resize_center, size, resize)
+    return functools.partial(_resize_center, size, resize, interpolation)
 
 
-def _resize_center(size: int, resize: int, record: Record, rng: np.random.Generator) -> Record:
+def _resize_center(size, resize, interpolation, record: Record, rng: np.random.Generator) -> Record:
     height, width = record["image"].shape[:2]
     shorter = min(height, width)
     new_height, new_width = (int(resize * side / shorter) for side in (height, width))
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
-    resized = _resized(record["image"], (0, 0, width, height), (new_width, new_height))
+    resized = _resized(record["image"], (0, 0, width, height), (new_width, new_height), interpolation)
     return record | {"image": resized[top : top + size, left : left + size]}
 
 
@@ -104,13 +124,50 @@ def random_crops(
     Reference:
         torchvision's `RandomResizedCrop` (transforms/transforms.py), with bilinear, antialiased resizing.
     """
-    return functools.partial(_random_crops, size, scale, ratio, views)
+    return functools.partial(_random_crops, (Crop(size, scale, ratio),) * views)
 
 
-def _random_crops(size, scale, ratio, views, record: Record, rng: np.random.Generator) -> Record:
-    image = record["image"]
-    boxes = [crop_box(image.shape[0], image.shape[1], scale, ratio, rng) for _ in range(views)]
-    return record | {"image": np.stack([_resized(image, box, (size, size)) for box in boxes])}
+def _random_crops(crops: Sequence[Crop], record: Record, rng: np.random.Generator) -> Record:
+    return record | {"image": np.stack([_random_crop(record["image"], crop, rng) for crop in crops])}
+
+
+def crops_by_size(crops: Sequence[Crop]) -> Transform:
+    """Random-resized-crops of any sizes on the host.
+
+    Args:
+        crops: in the order in which their boxes are drawn.
+
+    Returns:
+        A transform that replaces `record["image"]`, uint8[H, W, C], by uint8[n, size, size, C] as `crops_SIZE` for
+        the n crops of each size, in their order.
+
+    Reference:
+        torchvision's `RandomResizedCrop` (transforms/transforms.py) on Pillow's images.
+
+    >>> record = {"image": np.zeros((30, 40, 3), np.uint8)}
+    >>> record = crops_by_size((Crop(8), Crop(8), Crop(4)))(record, np.random.default_rng(0))
+    >>> {name: crops.shape for name, crops in record.items()}
+    {'crops_8': (2, 8, 8, 3), 'crops_4': (1, 4, 4, 3)}
+    """
+    return functools.partial(_crops_by_size, tuple(crops))
+
+
+def _crops_by_size(crops: Sequence[Crop], record: Record, rng: np.random.Generator) -> Record:
+    made = {crops_name(crop.size): [] for crop in crops}
+    for crop in crops:
+        made[crops_name(crop.size)].append(_random_crop(record["image"], crop, rng))
+    rest = {name: value for name, value in record.items() if name != "image"}
+    return {name: np.stack(found) for name, found in made.items()} | rest
+
+
+def crops_name(size: int) -> str:
+    """The field that holds a record's crops of `size` pixels a side."""
+    return f"crops_{size}"
+
+
+def _random_crop(image: np.ndarray, crop: Crop, rng: np.random.Generator) -> np.ndarray:
+    box = crop_box(image.shape[0], image.shape[1], crop.scale, crop.ratio, rng)
+    return _resized(image, box, (crop.size, crop.size), crop.interpolation)
 
 
 def crop_box(
@@ -134,12 +191,14 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def _resized(image: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+def _resized(
+    image: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], interpolation: Interpolation
+) -> np.ndarray:
     """Crop, then resize, as torchvision does: Pillow's `resize(box=...)` reads pixels outside the box."""
     from PIL import Image
 
     left, top, right, bottom = box
     pixels = image[top:bottom, left:right]
     pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling[interpolation.upper()]))
     return resized.reshape(*resized.shape[:2], image.shape[-1])

@@ -1,5 +1,7 @@
 """How good a representation of pictures is: kNN while it trains, the final table."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,87 +9,146 @@ import numpy as np
 
 from ssljax import diagnostics
 from ssljax.data import loader
+from ssljax.data.records import Transform
 from ssljax.evals import features, fractions, knn, linear
 from ssljax.run.results import Results
-from ssljax.vision import pictures, views
+from ssljax.run.task import Learner
+from ssljax.types import Method
+from ssljax.vision import views
+from ssljax.vision.config import Knn, PictureConfig, Pictures
+from ssljax.vision.sources import Source
 
 POINTS = 2000  # test pictures that the diagnostics and the report's map look at
 
 
-class Knn(NamedTuple):
-    """Weighted kNN: neighbours, temperature, and which of the method's features (`backbone`, `embedding`)."""
+class Data(NamedTuple):
+    """The two splits of a set.
 
-    k: int = 200
-    temperature: float = 0.1
-    on: str = "embedding"
+    Attributes:
+        train: split to learn from.
+        test: split to evaluate on.
+        centre: the central crop at evaluation, or None.
+        bank: `() -> {"image", "label"}`, the training pictures that the kNN during training searches.
+        tested: `() -> {"image", "label"}`, all test pictures.
+    """
+
+    train: Source
+    test: Source
+    centre: Transform | None
+    bank: Callable[[], dict[str, np.ndarray]]
+    tested: Callable[[], dict[str, np.ndarray]]
 
 
-def monitor(spec, features_fn, variables, bank, test, num_classes) -> dict[str, float]:
-    """KNN accuracy of the pictures `test` among `bank`, and the spread of the embeddings of some of them."""
-    seen = features.extract(features_fn, variables, bank["image"])
-    asked = features.extract(features_fn, variables, test["image"])
-    sample = jax.numpy.asarray(asked["embedding"][:POINTS])
+def evenly(count: int, most: int = POINTS) -> np.ndarray:
+    """Numbers of at most `most` of `count` pictures, evenly spaced, so that a set sorted by class keeps its classes.
+
+    >>> evenly(5, 2).tolist(), evenly(3, 9).tolist()
+    ([0, 2], [0, 1, 2])
+    """
+    kept = min(count, most)
+    return np.arange(kept) * count // max(kept, 1)
+
+
+@functools.lru_cache(maxsize=8)
+def features_fn(method: Method, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[..., dict[str, jax.Array]]:
+    """`((params, aux), images uint8[B, H, W, C]) -> features`; the same function for the same arguments."""
+
+    def apply(variables, images):
+        params, aux = variables
+        return method.features(params, aux, views.normalize(images, mean, std))
+
+    return apply
+
+
+def extract(judged: Pictures, learner: Learner, images: np.ndarray, *names: str) -> dict[str, np.ndarray]:
+    """The features `names` of some pictures."""
+    apply = features_fn(learner.method, judged.mean, judged.std)
+    return features.extract(apply, (learner.params, learner.aux), images, names=tuple(dict.fromkeys(names)))
+
+
+def monitor(judged: Pictures, learner: Learner, data: Data) -> dict[str, float]:
+    """KNN accuracy of the test pictures among the bank's, and the spread of the embeddings of some of them."""
+    bank, test, on = data.bank(), data.tested(), judged.knn.on
+    seen = extract(judged, learner, bank["image"], on)
+    asked = extract(judged, learner, test["image"], on, judged.embedding)
+    sample = jax.numpy.asarray(asked[judged.embedding][evenly(len(test["image"]))])
     return {
-        "knn": _knn(spec.knn, seen, bank["label"], asked, test["label"], num_classes),
+        "knn": _knn(judged.knn, seen[on], bank["label"], asked[on], test["label"], data.train.num_classes),
         "rankme": float(diagnostics.rankme(sample)),
         "uniformity": float(diagnostics.uniformity(sample)),
     }
 
 
 def _knn(setting: Knn, train, train_labels, test, test_labels, num_classes) -> float:
+    k = min(setting.k, len(train_labels))
     return knn.knn_accuracy(
-        train[setting.on],
-        train_labels,
-        test[setting.on],
-        test_labels,
-        num_classes=num_classes,
-        k=min(setting.k, len(train_labels)),
-        temperature=setting.temperature,
+        train, train_labels, test, test_labels, num_classes=num_classes, k=k, temperature=setting.temperature
     )
 
 
-def evaluate(spec, config, features_fn, method, rows, train_source, tested, centre) -> Results:
-    """The final table: the paper's linear probe (`spec.probe`) of the last of `rows`, or three quick figures each."""
-    test = tested()
-    if spec.probe is not None:
-        *_, (label, variables) = rows.items()
-        return {label: {"linear": _paper_probe(spec, config, method, variables, train_source, test)}}
-    train = loader.load_all(train_source, transform=centre)
-    results = {"pixels": _quick_row(spec, train_source.num_classes, *_pixel_features(train, test))}
-    for label, variables in rows.items():
-        with features.unchanged(variables):
-            seen = features.extract(features_fn, variables, train["image"])
-            asked = features.extract(features_fn, variables, test["image"])
-        found = (seen, train["label"], asked, test["label"])
-        results[label] = _quick_row(spec, train_source.num_classes, *found)
-    return results
+def evaluations(
+    judged: Pictures, config: PictureConfig, rows: dict[str, Learner], data: Data, trained_on: views.Views
+) -> dict[str, Callable[[], Results]]:
+    """The final table by parts: the paper's linear probe of the last of `rows`, or three quick figures for each.
+
+    Args:
+        judged: what is evaluated, and how.
+        config: the run's options.
+        rows: the models, the trained one last.
+        data: the two splits.
+        trained_on: the views that it was trained on.
+    """
+    if judged.probe is not None:
+        *_, (label, learner) = rows.items()
+        return {"linear probe": lambda: {label: {"linear": _paper_probe(judged, config, learner, data, trained_on)}}}
+    train = functools.cache(lambda: loader.load_all(data.train, transform=data.centre))
+
+    def row(label: str, learner: Learner) -> Results:
+        names = (judged.backbone, judged.knn.on)
+        with features.unchanged((learner.params, learner.aux)):
+            seen = extract(judged, learner, train()["image"], *names)
+            asked = extract(judged, learner, data.tested()["image"], *names)
+        return {label: _quick_row(judged, data, seen, train()["label"], asked)}
+
+    def pixels() -> Results:
+        seen, asked = (_flat(images["image"]) for images in (train(), data.tested()))
+        both = [dict.fromkeys((judged.backbone, judged.knn.on), values) for values in (seen, asked)]
+        return {"pixels": _quick_row(judged, data, both[0], train()["label"], both[1])}
+
+    return {"pixels": pixels} | {label: functools.partial(row, label, learner) for label, learner in rows.items()}
 
 
-def _pixel_features(train, test):
-    def flat(images):
-        pixels = images.reshape(len(images), -1).astype(np.float32) / 255
-        return {"backbone": pixels, "embedding": pixels}
-
-    return flat(train["image"]), train["label"], flat(test["image"]), test["label"]
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _quick_row(spec, num_classes, train, train_labels, test, test_labels) -> dict[str, float]:
-    probed = (train["backbone"], train_labels, test["backbone"], test_labels)
+def _quick_row(judged: Pictures, data: Data, train: dict, train_labels: np.ndarray, test: dict) -> dict[str, float]:
+    num_classes, test_labels = data.train.num_classes, data.tested()["label"]
+    assert num_classes is not None
+    probed = (train[judged.backbone], train_labels, test[judged.backbone], test_labels)
     few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=10, draws=5)
+    on = judged.knn.on
     return {
-        "knn": _knn(spec.knn, train, train_labels, test, test_labels, num_classes),
+        "knn": _knn(judged.knn, train[on], train_labels, test[on], test_labels, num_classes),
         "linear": linear.quick_probe(*probed, num_classes=num_classes),
         "linear_10_per_class": few,
     }
 
 
-def _paper_probe(spec, config, method, variables, train, test) -> float:
-    size, steps = spec.probe.batch_size, len(train) // spec.probe.batch_size
-    crop = pictures.random_crops(spec.size, (0.08, 1.0), views=1)
-    flipped = views.View(size=spec.size, scale=None, mean=spec.mean, std=spec.std)
+def _paper_probe(
+    judged: Pictures, config: PictureConfig, learner: Learner, data: Data, trained_on: views.Views
+) -> float:
+    probe, train, test = judged.probe, data.train, data.tested()
+    assert probe is not None
+    assert train.num_classes is not None
+    size, steps = probe.batch_size, len(train) // probe.batch_size
+    view = views.View(size=trained_on.sizes[0], scale=(0.08, 1.0), mean=judged.mean, std=judged.std)
+    crops = views.Views((view,), on_host=True)
+    backbone = judged.backbone
 
-    def features_fn(variables, view):
-        return method.features(*variables, view)["backbone"]
+    def of_view(variables, view):
+        params, aux = variables
+        return learner.method.features(params, aux, view)[backbone]
 
     def train_batches(epoch):
         first = epoch * steps
@@ -97,8 +158,8 @@ def _paper_probe(spec, config, method, variables, train, test) -> float:
             seed=config.seed,
             start_step=first,
             num_steps=first + steps,
-            transform=crop,
-            fields=("image", "label"),
+            transform=crops.host_crops(),
+            fields=(*crops.batch_shapes(size), "label"),
             workers=config.workers,
         )
 
@@ -107,16 +168,16 @@ def _paper_probe(spec, config, method, variables, train, test) -> float:
             part = {name: values[start : start + size] for name, values in test.items()}
             yield {name: values[jax.process_index() :: jax.process_count()] for name, values in part.items()}
 
-    probe = linear.linear_probe(
-        features_fn,
-        variables,
+    found = linear.linear_probe(
+        of_view,
+        (learner.params, learner.aux),
         train_batches,
         test_batches,
-        train_view=lambda key, image: views.augment(key, image[:, 0], flipped),
-        test_view=lambda image: views.normalize(image, spec.mean, spec.std),
+        train_view=lambda key, **inputs: crops(key, **inputs)["view_1"],
+        test_view=lambda image: views.normalize(image, judged.mean, judged.std),
         num_classes=train.num_classes,
-        config=spec.probe,
+        config=probe,
         seed=config.seed,
         on_epoch=lambda epoch, loss: print(f"linear probe, epoch {epoch + 1}: loss {loss:.4f}", flush=True),
     )
-    return probe.accuracy
+    return found.accuracy

@@ -47,6 +47,49 @@ def test_extract_reads_a_state_laid_over_the_devices():
     np.testing.assert_allclose(got["backbone"], np.tanh(images.reshape(2, -1) / 255 @ kernel), atol=1e-5)
 
 
+def test_only_what_is_asked_for_is_kept_and_computed(each_mesh):
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 3), dtype=np.uint8)
+    variables = {"kernel": np.random.default_rng(1).normal(size=(60, 6)).astype(np.float32)}
+    whole = features.extract(project, variables, images)
+    for names in (("half",), ("backbone",), ("half", "backbone")):
+        got = features.extract(project, variables, images, names=names)
+        assert got.keys() == set(names)
+        for name in names:
+            np.testing.assert_allclose(got[name], whole[name], rtol=1e-6, atol=1e-6)
+    batch = sharding.shard_batch({"image": images[:8]})["image"]
+
+    def products(*names):
+        """Lines of the compiled program that have to do with the kernel."""
+        text = features._apply.lower(project, names, variables, batch).compile().as_text() or ""
+        return [line for line in text.splitlines() if "dot" in line or "f32[60,6]" in line]
+
+    assert products("backbone")
+    assert products()
+    assert not products("half")
+
+
+@pytest.mark.parametrize("names", [("head",), ("half", "head")])
+def test_features_that_there_are_not_are_named(names):
+    with pytest.raises(BadInputError, match="there are no features 'head'; the method has backbone, half"):
+        features.extract(project, {"kernel": np.zeros((4, 2))}, np.zeros((3, 2, 2, 1), np.uint8), names=names)
+
+
+@pytest.mark.parametrize("rows", [3, 16, 21])
+def test_inputs_may_be_several_arrays(each_mesh, rows):
+    random = np.random.default_rng(rows)
+    inputs = {"tokens": random.integers(0, 9, (rows, 7)), "lengths": random.integers(1, 8, rows)}
+
+    def mean_of_tokens(table, inputs):
+        real = jnp.arange(7)[None] < inputs["lengths"][:, None]
+        vectors = jnp.where(real[..., None], jax.nn.one_hot(inputs["tokens"], 9) @ table, 0)
+        return {"mean": vectors.sum(1) / inputs["lengths"][:, None]}
+
+    table = random.normal(size=(9, 5)).astype(np.float32)
+    got = features.extract(mean_of_tokens, table, inputs, batch_size=8)["mean"]
+    wanted = [table[row[:length]].mean(0) for row, length in zip(inputs["tokens"], inputs["lengths"], strict=True)]
+    np.testing.assert_allclose(got, np.stack(wanted), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("images", "batch_size"), [(np.zeros((0, 2, 2, 1), np.uint8), 4), (np.zeros((3, 2, 2, 1)), 0)])
 def test_extract_refuses(images, batch_size):
     with pytest.raises(BadInputError):

@@ -70,6 +70,15 @@ def test_linear_probe_equals_torch_sgd(each_mesh):
     assert got.accuracy == pytest.approx(100 * right.mean())
 
 
+def test_inputs_come_to_the_views_by_name():
+    def split(batches):
+        return [{"label": each["label"], "low": each["image"] % 16, "high": each["image"] // 16} for each in batches]
+
+    data = {"train_batches": lambda epoch: split(batches(epoch)), "test_batches": lambda: split(test_batches())}
+    got = probe(train_view=lambda key, high, low: plain(16 * high + low), test_view=lambda low, high: low, **data)
+    np.testing.assert_allclose(got.kernel, probe().kernel, rtol=1e-6)
+
+
 def test_views_differ_from_step_to_step_and_repeat_with_the_seed():
     def noisy(key, image):
         return plain(image) + jax.random.normal(key, image.shape)
@@ -127,7 +136,7 @@ def test_a_changed_backbone_is_an_error():
         ({"train_batches": lambda epoch: []}, "train_batches"),
         ({"test_batches": list}, "test_batches"),
         ({"train_batches": lambda epoch: [{"image": np.zeros((16, 2, 3, 1), np.uint8)}]}, "labels"),
-        ({"config": dataclasses.replace(TORCH, batch_size=32)}, "16 images"),
+        ({"config": dataclasses.replace(TORCH, batch_size=32)}, "16 rows; ProbeConfig says 32"),
         ({"num_classes": 3}, "num_classes=3"),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_restore_that_does_not_look_is_found_out(tmp_path):
 
 
 def blind(folder):
-    checkpoint.snapshot.first_change = lambda arrays, leaves: ""
+    checkpoint.snapshot.first_mismatch = lambda arrays, leaves: ""
     manifest.check_files = lambda directory, body: None
     print(json.dumps(fault_files.damages(40, folder)))
 
@@ -118,7 +118,7 @@ def test_the_table(tmp_path):
         "| kills | two | lost | 2026-01-02, 1 x CPU, abc |",
         "| fuzz | many files | a \\| b | 2026-01-02, 1 x CPU, abc |",
     ]
-    assert faults.as_text(path).splitlines()[0] == "kills: WRONG"
+    assert faults.as_text(path).splitlines()[0] == "kills: FAILED"
 
 
 def test_every_result_is_put_in_words():

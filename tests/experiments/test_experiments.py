@@ -68,13 +68,17 @@ def shrunk(name, tmp_path, arrays, folder, prepared):
             options |= TWO_PHASES | {"steps": (1, 3) if name in BOTH_PHASES else (3, 1)}
         if hasattr(module.Config, "warmup_steps"):
             options |= {"warmup_steps": 1}
-        return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, canary=False, **options)
+        return module, module.Config(
+            workdir=str(tmp_path / name), stop_after=2, log_every=1, compiler_check=False, **options
+        )
     options = SHRUNK[name] | (IMAGENET if "imagenet" in name else {}) | {"devices": 2 if "moco" in name else 1}
     if "imagenet" in name:
         options |= {"data": folder}
     elif name != "ten_images":
         options |= {"data": arrays}
-    return module, module.Config(workdir=str(tmp_path / name), stop_after=2, log_every=1, canary=False, **options)
+    return module, module.Config(
+        workdir=str(tmp_path / name), stop_after=2, log_every=1, compiler_check=False, **options
+    )
 
 
 def test_there_is_a_shrunk_config_for_every_module():

@@ -74,7 +74,7 @@ def test_a_run_is_paced_by_its_own_data(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "check_shapes", keep)
     options = {"batch_size": 16, "size": 32, "epochs": 2, "warmup_epochs": 1, "width": 4, "stage_sizes": (1,)}
     config = moco_v3_imagenet.Config(
-        workdir=str(tmp_path / "run"), data=folder, test_split="test", devices=1, canary=False, **options
+        workdir=str(tmp_path / "run"), data=folder, test_split="test", devices=1, compiler_check=False, **options
     )
     with pytest.raises(BadInputError, match="enough"):
         experiment.run(config, moco_v3_imagenet.build(config))

@@ -55,7 +55,7 @@ class Run:
 
 @contextlib.contextmanager
 def started(*runs):
-    """The runs; whatever happens in the block, none of their processes stays."""
+    """The runs, killed at the end of the block whatever happens in it."""
     try:
         yield runs
     finally:

@@ -26,7 +26,7 @@ def save_steps(workdir):
             step += 1
             checkpoint.save(checkpoints, state_at(step))
             if step % 4 == 0:
-                checkpoint.wait(checkpoints)
+                checkpoint.wait_until_finished(checkpoints)
                 progress.write(f"{step}\n")
 
 

@@ -1,4 +1,4 @@
-"""Runs and sets in a bucket: killed, damaged, taken up, exported, read; and directories that will not do."""
+"""Runs and sets in a bucket: killed, damaged, resumed, exported, read; and directories that are refused."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_a_run_in_a_bucket_is_killed_and_damaged_and_ends_as_a_local_one(bucket,
 
     said = log.read_text()
     assert f"Checkpoint {newest} is damaged" in said
-    assert f"Taking up {bucket.address}/run at step {older} of {STEPS}." in said
+    assert f"Resuming {bucket.address}/run from step {older}/{STEPS}." in said
     copy = bucket.copy("run", tmp_path)
     assert not tiny.difference(tiny.ending(copy), tiny.ending(tmp_path / "local"))
     places = {str(path.relative_to(copy)).split("/")[0] for path in copy.rglob("*")}
@@ -169,7 +169,7 @@ def test_a_bucket_that_is_not_there_is_one_sentence(bucket, tmp_path):
 def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(BadInputError, match=r"^run=s3://bucket/run: a library is missing \(.*s3fs.*\); install it"):
-        buckets.check("s3://bucket/run", "run")
+        buckets.check_reachable("s3://bucket/run", "run")
 
 
 @pytest.mark.parametrize("name", ["file", "file/run"])
@@ -186,36 +186,36 @@ def test_a_new_directory_is_not_made_by_checking_it(tmp_path):
 
 def test_a_mirror_copies_what_has_changed(tmp_path):
     (tmp_path / "bucket").mkdir()
-    mirror = buckets.Mirror(epath.Path(tmp_path / "bucket"), every=0.01)
-    (mirror.here / "a").write_text("1")
-    (mirror.here / "a.partial").write_text("12")
-    mirror.copy()
+    mirror = buckets.Mirror(epath.Path(tmp_path / "bucket"), interval=0.01)
+    (mirror.local / "a").write_text("1")
+    (mirror.local / "a.partial").write_text("12")
+    mirror.sync()
     assert (tmp_path / "bucket" / "a").read_text() == "1"
     (tmp_path / "bucket" / "a").unlink()
-    mirror.copy()
+    mirror.sync()
     assert not (tmp_path / "bucket" / "a").exists()
-    (mirror.here / "b").write_text("2")
+    (mirror.local / "b").write_text("2")
     until = time.monotonic() + 20
     while not (tmp_path / "bucket" / "b").exists():
         assert time.monotonic() < until
         time.sleep(0.01)
-    (mirror.here / "a").write_text("12")
+    (mirror.local / "a").write_text("12")
     mirror.close()
     assert (tmp_path / "bucket" / "a").read_text() == "12"
-    assert not mirror.here.exists()
+    assert not mirror.local.exists()
     assert {path.name for path in (tmp_path / "bucket").iterdir()} == {"a", "b"}
 
 
 def test_metrics_that_cannot_be_copied_do_not_end_the_run(tmp_path, capsys):
     log = RunLog(str(tmp_path), total_steps=2, start_step=0, title="test", show_bar=False)
     log.mirror = buckets.Mirror(epath.Path(tmp_path / "not there"))
-    log.path = log.mirror.here / "metrics.jsonl"
+    log.path = log.mirror.local / "metrics.jsonl"
     log.write(1, {"loss": 1.0})
-    log.keep()
+    log.flush()
     log.close()
-    assert capsys.readouterr().out.count(f"they are in {log.mirror.here}.") == 2
+    assert capsys.readouterr().out.count(f"they are in {log.mirror.local}.") == 2
     assert read_metrics(log.path)[0]["loss"] == 1.0
-    shutil.rmtree(log.mirror.here)
+    shutil.rmtree(log.mirror.local)
 
 
 def test_trees_are_copied_and_a_missing_one_has_no_entries(tmp_path):
@@ -226,5 +226,5 @@ def test_trees_are_copied_and_a_missing_one_has_no_entries(tmp_path):
         (source / name).write_text(name)
     buckets.copy_tree(source, target)
     assert {name: (target / name).read_text() for name in ("a", "deep/b")} == {"a": "a", "deep/b": "deep/b"}
-    with buckets.on_disk(target) as here:
+    with buckets.local_copy(target) as here:
         assert here == Path(tmp_path / "target")

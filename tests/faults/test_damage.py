@@ -1,4 +1,4 @@
-"""Damaged checkpoint files: found, told, kept aside, an older step taken; never silently wrong, never a crash."""
+"""Damaged checkpoint files: detected, reported, moved aside, an older step restored; never silent, never a crash."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from tests.train import states
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 HARMLESS = store.CHANGES_AT_COMMIT
-"""Files that no reading needs: what happens to them changes nothing."""
+"""Files that are not needed for reading: damage to them changes nothing."""
 
 
 @pytest.fixture(scope="module", params=["as ever", "no hashes of files"])
@@ -24,11 +24,11 @@ def intact(request, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("intact")
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "as ever":
-            patch.setattr(manifest, "_SMALL", -1)
+            patch.setattr(manifest, "_MAX_HASHED_BYTES", -1)
         checkpoints = checkpoint.open_checkpoints(str(workdir))
         for step in (1, 2):
             checkpoint.save(checkpoints, big(step))
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         checkpoint.close(checkpoints)
     return workdir
 
@@ -98,7 +98,7 @@ def outcome(workdir, before):
     assert states.same(found, big(1))
     assert len(said) == 1
     assert "Checkpoint 2 is damaged (" in said[0]
-    assert "checkpoint 1 is taken instead" in said[0]
+    assert "checkpoint 1 is restored" in said[0]
     aside = workdir / "checkpoints-damaged" / "2"
     assert str(aside) in said[0]
     assert {p.relative_to(aside): p.read_bytes() for p in aside.rglob("*") if p.is_file()} == before
@@ -142,10 +142,10 @@ def test_a_flipped_bit_of_a_leaf_names_the_leaf(intact, tmp_path):
     said = []
     found = checkpoint.restore(checkpoint.open_checkpoints(str(workdir)), big(0), say=said.append)
     assert states.same(found, big(1))
-    assert "aux/zeros is not as it was saved" in said[0] or "is not as it was written" in said[0]
+    assert "aux/zeros has changed since it was saved" in said[0] or "has changed since it was written" in said[0]
 
 
-def test_a_step_that_was_set_aside_can_be_saved_again_and_set_aside_again(intact, tmp_path):
+def test_a_step_that_was_moved_aside_can_be_saved_again_and_moved_aside_again(intact, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(intact, workdir)
     for _ in range(3):
@@ -153,20 +153,22 @@ def test_a_step_that_was_set_aside_can_be_saved_again_and_set_aside_again(intact
         checkpoints = checkpoint.open_checkpoints(str(workdir))
         assert states.same(checkpoint.restore(checkpoints, big(0)), big(1))
         checkpoint.save(checkpoints, big(2))
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         assert states.same(checkpoint.restore(checkpoints, big(0)), big(2))
         checkpoint.close(checkpoints)
     assert sorted(path.name for path in (workdir / "checkpoints-damaged").iterdir()) == ["2", "2.1", "2.2"]
 
 
-def test_a_run_of_which_nothing_is_whole_is_refused_not_restarted(intact, tmp_path):
+def test_a_run_of_which_no_checkpoint_is_intact_is_refused_not_restarted(intact, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(intact, workdir)
     (workdir / "checkpoints/1/_METADATA").unlink()
     (workdir / "checkpoints/2/manifest.json").unlink()
     before = sorted(workdir.rglob("*"))
     for _ in range(2):
-        with pytest.raises(BadInputError, match=r"none .* is whole \(2: manifest.json is missing; 1: .*_METADATA"):
+        with pytest.raises(
+            BadInputError, match=r"all checkpoints in .* damaged \(2: manifest.json is missing; 1: .*_METADATA"
+        ):
             checkpoint.restore(checkpoint.open_checkpoints(str(workdir)), big(0))
     assert sorted(workdir.rglob("*")) == before
 
@@ -186,7 +188,7 @@ def test_fuzzed_manifests_are_damage_and_nothing_else(intact, tmp_path):
         cases.append(bytes(flipped))
     for case in cases:
         path.write_bytes(case)
-        with pytest.raises(manifest.DamageError):
+        with pytest.raises(manifest.DamagedError):
             manifest.read(target)
     path.write_bytes(sealed)
     assert manifest.read(target) == whole

@@ -131,7 +131,7 @@ class OddError(Exception):
 @pytest.mark.parametrize("path", ["resident", "streamed"])
 def test_whatever_a_source_raises_is_one_sentence_with_the_index(fault, path):
     with pytest.raises(
-        BadInputError, match=rf"^Own: record {BAD} cannot be read \({type(fault).__name__}: .*\); mend it"
+        BadInputError, match=rf"^Own: record {BAD} cannot be read \({type(fault).__name__}: .*\); fix it"
     ):
         run(Own(fault), **PATHS[path])
     with pytest.raises(BadInputError, match=rf"^Own: record {BAD} cannot be read"):
@@ -140,7 +140,7 @@ def test_whatever_a_source_raises_is_one_sentence_with_the_index(fault, path):
 
 @pytest.mark.parametrize(("fault", "said"), [("odd", "OddError: n o"), (SystemExit(0), "SystemExit: 0")])
 def test_a_fault_comes_out_of_a_worker_as_the_same_sentence(fault, said):
-    with pytest.raises(BadInputError, match=rf"^Own: record {BAD} cannot be read \({said}\); mend it"):
+    with pytest.raises(BadInputError, match=rf"^Own: record {BAD} cannot be read \({said}\); fix it"):
         run(Own(fault), **PATHS["workers"])
 
 

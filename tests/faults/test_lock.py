@@ -1,4 +1,4 @@
-"""A second run on one workdir is refused; one that died leaves the way free."""
+"""A second run on one workdir is refused; one that died releases the lock."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def kind(request, monkeypatch):
     return request.param
 
 
-def leave_lock(workdir, *, age, **changes):
+def write_lock(workdir, *, age, **changes):
     owner = replace(processes.this_process(), token="of another", since=time.time() - 1000, **changes)
     (workdir / "lock.json").write_text(json.dumps(asdict(owner) | {"time": time.time() - age}))
 
@@ -34,7 +34,7 @@ def test_the_second_is_refused_with_owner_and_age_and_the_place_is_free_afterwar
         lock.hold(tmp_path),
     ):
         raise AssertionError
-    assert "last sign of life 0 s ago" in str(info.value)
+    assert "last heartbeat 0 s ago" in str(info.value)
     with lock.hold(tmp_path):
         pass
 
@@ -56,7 +56,7 @@ def test_after_kill_9_it_is_free_at_once(tmp_path, kind):
             pass
 
 
-def test_the_age_is_that_of_the_last_sign_of_life(tmp_path, kind, monkeypatch):
+def test_the_age_is_that_of_the_last_heartbeat(tmp_path, kind, monkeypatch):
     with lock.hold(tmp_path):
         old = time.time() - 50
         if kind == "files":
@@ -64,11 +64,11 @@ def test_the_age_is_that_of_the_last_sign_of_life(tmp_path, kind, monkeypatch):
         else:
             found = json.loads((tmp_path / "lock.json").read_text())
             (tmp_path / "lock.json").write_text(json.dumps(found | {"time": old}))
-        with pytest.raises(BadInputError, match=r"last sign of life 5[0-2] s ago"), lock.hold(tmp_path):
+        with pytest.raises(BadInputError, match=r"last heartbeat 5[0-2] s ago"), lock.hold(tmp_path):
             raise AssertionError
 
 
-def test_signs_of_life_come_while_it_is_held(tmp_path, kind, monkeypatch):
+def test_heartbeats_come_while_it_is_held(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(lock, "REFRESH", 0.1)
 
     def age():
@@ -82,7 +82,7 @@ def test_signs_of_life_come_while_it_is_held(tmp_path, kind, monkeypatch):
 
 
 def test_a_file_left_in_a_file_system_means_nothing(tmp_path):
-    leave_lock(tmp_path, age=1, host="elsewhere", machine="another")
+    write_lock(tmp_path, age=1, host="elsewhere", machine="another")
     with lock.hold(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
 
@@ -110,13 +110,13 @@ def test_a_forked_worker_that_outlives_the_run_does_not_keep_the_lock(tmp_path):
 
 @pytest.mark.parametrize("kind", ["objects"], indirect=True)
 def test_a_bucket_that_another_machine_holds_is_taken_over_when_its_lock_is_old(tmp_path, kind):
-    leave_lock(tmp_path, age=100, host="elsewhere", machine="another")
+    write_lock(tmp_path, age=100, host="elsewhere", machine="another")
     with (
-        pytest.raises(BadInputError, match=r"on elsewhere since .* 100 s ago.* replaced 120 s after"),
+        pytest.raises(BadInputError, match=r"on elsewhere since .* 100 s ago.* released 120 s after"),
         lock.hold(tmp_path),
     ):
         raise AssertionError
-    leave_lock(tmp_path, age=121, host="elsewhere", machine="another")
+    write_lock(tmp_path, age=121, host="elsewhere", machine="another")
     with lock.hold(tmp_path):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "lock.json").exists()
@@ -125,7 +125,7 @@ def test_a_bucket_that_another_machine_holds_is_taken_over_when_its_lock_is_old(
 def test_a_run_whose_bucket_was_taken_over_ends(tmp_path):
     with started(Run("lock of a bucket", tmp_path)) as (run,):
         run.wait_for("holding")
-        leave_lock(tmp_path, age=0, host="elsewhere", pid=41)
+        write_lock(tmp_path, age=0, host="elsewhere", pid=41)
         code, said = run.end()
         assert code == 76
         assert "was taken over by process 41 on elsewhere" in said
@@ -134,7 +134,7 @@ def test_a_run_whose_bucket_was_taken_over_ends(tmp_path):
 
 @pytest.mark.parametrize("kind", ["objects"], indirect=True)
 def test_of_two_that_claim_a_bucket_together_one_is_refused(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(lock.time, "sleep", lambda _: leave_lock(tmp_path, age=0, host="elsewhere", machine="another"))
+    monkeypatch.setattr(lock.time, "sleep", lambda _: write_lock(tmp_path, age=0, host="elsewhere", machine="another"))
     with pytest.raises(BadInputError, match="on elsewhere"), lock.hold(tmp_path):
         raise AssertionError
 
@@ -146,7 +146,7 @@ def test_a_damaged_file_is_no_lock(tmp_path, kind, text):
         assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_process_is_told_from_another_with_its_number():
+def test_a_process_is_distinguished_from_another_with_its_pid():
     me = processes.this_process()
     assert processes.condition(me) == "running"
     assert processes.condition(replace(me, born="1")) == "gone"

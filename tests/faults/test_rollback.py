@@ -55,7 +55,7 @@ def start(tmp_path, white, **options):
         width=4,
         embedding_dim=8,
         log_every=1,
-        canary=False,
+        compiler_check=False,
         save_every=1,
         **options,
     )
@@ -79,7 +79,7 @@ def test_a_bad_stretch_is_noted_sample_by_sample_and_passed_over(tmp_path, capsy
     assert rows[PER_EPOCH]["rolled_back_from"] == tripped
     shift = tripped - PER_EPOCH
     for step, row in rows.items():
-        # after the roll-back every step reads later data; what the first pass over those steps noted stays
+        # after the rollback every step reads later data; what the first pass over those steps logged is kept
         read = [samples(step)] if step <= PER_EPOCH else [samples(step), samples(step, shift)]
         if "discarded_samples" in row:
             assert row["discarded_samples"] in read
@@ -93,7 +93,7 @@ def test_a_bad_stretch_is_noted_sample_by_sample_and_passed_over(tmp_path, capsy
 
 @pytest.mark.slow
 def test_a_run_that_stays_bad_goes_back_three_times_and_gives_up(tmp_path):
-    with pytest.raises(DivergedError, match="after 3 roll-backs; lower the learning rate"):
+    with pytest.raises(DivergedError, match="after 3 rollbacks; lower the learning rate"):
         start(tmp_path, range(PICTURES))
     verdict = json.loads((tmp_path / "run" / "diverged.json").read_text())
     assert verdict["roll_backs"] == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.bench import fault_runs, tiny
-from ssljax.train.hosts import exits as leaving
+from ssljax.train.hosts import exits
 from tests.xla_flags import QUICK
 
 # the flags make the compilation quick, and the cache that of the second start
@@ -24,7 +24,7 @@ class Command:
 
     def __init__(self, folder, workdir):
         cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-        # only the run that is left alone writes there: a kill would leave a part of an entry
+        # only the uninterrupted run writes there: a kill may leave a partial entry
         cache["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0" if workdir.name == "whole" else "1e9"
         options = [*model(folder).options, *tiny.COMMON, "--workdir", str(workdir)]
         command = [sys.executable, "-m", "experiments.moco_cifar10", *options]
@@ -50,7 +50,7 @@ class Command:
 
 @pytest.fixture
 def folder(tmp_path):
-    """The data and, by the command line, the run that is left alone, whose programs fill the cache."""
+    """The data and, by the command line, the uninterrupted run, whose programs fill the cache."""
     (tmp_path / "cache").mkdir()
     tiny.make_pictures(tmp_path / "pictures.npz")
     whole = Command(tmp_path, tmp_path / "whole")
@@ -59,7 +59,7 @@ def folder(tmp_path):
 
 
 def model(folder):
-    """The run that is killed, interrupted and left alone."""
+    """The run that is killed, interrupted or uninterrupted."""
     return tiny.moco(f"arrays:{folder}/pictures.npz")
 
 
@@ -71,9 +71,12 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
     killed_at = tiny.newest(workdir)
     command = Command(folder, workdir)
     code, seconds = command.strike(signal.SIGTERM, workdir, after=killed_at)
-    assert code == leaving.EXIT == fault_runs.INTERRUPTED
+    assert code == exits.EXIT_INTERRUPTED == fault_runs.INTERRUPTED
     assert seconds < fault_runs.LIMIT
-    assert f"Stopped at step {tiny.newest(workdir)}, saved; the same command takes it up." in command.log.read_text()
+    said = (
+        f"Stopped by SIGTERM at step {tiny.newest(workdir)}; the checkpoint is saved, run the same command to resume."
+    )
+    assert said in command.log.read_text()
     assert killed_at < tiny.newest(workdir) < tiny.STEPS
     # the rest in a process where jax has not begun anything yet
     rest = [sys.executable, "-m", "tests.faults.test_runs", str(folder)]
@@ -89,16 +92,16 @@ def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_is_not(folder):
 def strike_again(folder):
     """Two kills and a signal at random instants of what the command line has left, until the run is complete."""
     tiny.load_libraries()
-    whole = fault_runs.Whole(model(folder), tiny.ending(folder / "whole"), 10.0)
+    whole = fault_runs.Uninterrupted(model(folder), tiny.ending(folder / "whole"), 10.0)
     kinds = [fault_runs.kill_once, fault_runs.signal_once]
 
-    def strike(*given):
+    def inject(*given):
         kinds.append(kinds.pop(0))
         return kinds[-1](*given)
 
     rng = np.random.default_rng(1)
-    blows, wrong = fault_runs.one_run(whole, folder / "run", folder / "cache", 3, rng, strike)
-    print(json.dumps({"codes": [blow.code for blow in blows], "wrong": wrong}))
+    faults, wrong = fault_runs.one_run(whole, folder / "run", folder / "cache", 3, rng, inject)
+    print(json.dumps({"codes": [fault.code for fault in faults], "wrong": wrong}))
 
 
 if __name__ == "__main__":

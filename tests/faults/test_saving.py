@@ -1,4 +1,4 @@
-"""Saves that are killed, that find no room, or that fail: what was committed stays, and the user is told."""
+"""Saves that are killed, that run out of space, or that fail: committed steps are kept and failures reported."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ from tests.faults import runs
 from tests.faults.saving_loop import state_at
 from tests.train import states
 
-# orbax's threads end with the error that `check` tells of
+# orbax's threads end with the error that `check_for_errors` reports
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -74,7 +74,7 @@ def test_kills_at_random_instants_lose_nothing_that_was_committed(tmp_path, save
         assert found is not None
         assert not said
         assert int(found.step) >= newest
-        assert int(found.step) == checkpoint.steps(checkpoints)[-1]
+        assert int(found.step) == checkpoint.all_steps(checkpoints)[-1]
         assert states.same(found, state_at(int(found.step)))
         assert all(path.name.isdecimal() for path in checkpoints.directory.iterdir())
         checkpoint.close(checkpoints)
@@ -87,17 +87,17 @@ def two_saved(tmp_path):
     checkpoints = checkpoint.open_checkpoints(str(tmp_path), keep=3)
     for step in (1, 2):
         checkpoint.save(checkpoints, state_at(step))
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     yield checkpoints
     checkpoint.close(checkpoints)
 
 
 def settled(checkpoints):
-    """The lines that the step after a save says, once the save has ended."""
-    while checkpoints.saving is not None and not checkpoints.saving[1].done():
+    """The lines that `check_for_errors` reports once the save has ended."""
+    while checkpoints.pending is not None and not checkpoints.pending[1].done():
         time.sleep(0.005)
     said = []
-    checkpoint.check(checkpoints, say=said.append)
+    checkpoint.check_for_errors(checkpoints, say=said.append)
     return said
 
 
@@ -126,7 +126,7 @@ def fault(request, two_saved, monkeypatch):
             directory.rename(hidden)
             directory.write_text("a file where the directory was")
         else:
-            monkeypatch.setattr(checkpoint.snapshot, "hold", no_space)
+            monkeypatch.setattr(checkpoint.snapshot, "copy_to_host", no_space)
 
     def end():
         monkeypatch.undo()
@@ -139,7 +139,7 @@ def fault(request, two_saved, monkeypatch):
     end()
 
 
-def test_a_save_that_fails_is_told_and_the_next_one_saves(two_saved, fault):
+def test_a_save_that_fails_is_reported_and_the_next_one_saves(two_saved, fault):
     begin, end = fault
     begin()
     checkpoint.save(two_saved, state_at(3))
@@ -153,8 +153,8 @@ def test_a_save_that_fails_is_told_and_the_next_one_saves(two_saved, fault):
         assert manifest.read(two_saved.directory / str(step))["step"] == step
     assert states.same(checkpoint.restore(two_saved, state_at(0)), state_at(2))
     checkpoint.save(two_saved, state_at(3))
-    checkpoint.wait(two_saved)
-    assert checkpoint.steps(two_saved) == [1, 2, 3]
+    checkpoint.wait_until_finished(two_saved)
+    assert checkpoint.all_steps(two_saved) == [1, 2, 3]
     assert states.same(checkpoint.restore(two_saved, state_at(0)), state_at(3))
 
 
@@ -164,9 +164,9 @@ def test_three_failures_in_a_row_end_the_run(two_saved, monkeypatch):
         checkpoint.save(two_saved, state_at(step))
         assert len(settled(two_saved)) == 1
     checkpoint.save(two_saved, state_at(5))
-    with pytest.raises(checkpoint.SaveError, match=r"3 saves in a row have failed.*Checkpoint 5.*No space left"):
+    with pytest.raises(checkpoint.SaveError, match=r"3 consecutive saves have failed.*Checkpoint 5.*No space left"):
         settled(two_saved)
-    assert checkpoint.steps(two_saved) == [1, 2]
+    assert checkpoint.all_steps(two_saved) == [1, 2]
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_it(two_saved, monkeypatch):
@@ -176,14 +176,14 @@ def test_failures_that_are_not_in_a_row_do_not_end_it(two_saved, monkeypatch):
                 patch.setattr(manifest, "write", no_space)
             checkpoint.save(two_saved, state_at(step))
             assert len(settled(two_saved)) == (step % 3 > 0)
-    assert checkpoint.steps(two_saved) == [2, 3, 6]
+    assert checkpoint.all_steps(two_saved) == [2, 3, 6]
 
 
 def test_a_failed_last_save_raises(two_saved, monkeypatch):
     monkeypatch.setattr(manifest, "write", no_space)
     checkpoint.save(two_saved, state_at(3))
     with pytest.raises(checkpoint.SaveError, match=r"Checkpoint 3 could not be saved in .*: No space left on device"):
-        checkpoint.wait(two_saved)
+        checkpoint.wait_until_finished(two_saved)
 
 
 def test_a_directory_that_cannot_be_written_is_refused_at_the_start(tmp_path):
@@ -201,16 +201,16 @@ def test_a_disk_that_is_really_full(tmp_path):
     try:
         checkpoints = checkpoint.open_checkpoints(str(small))
         checkpoint.save(checkpoints, states.every_kind(1))
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         if not mounted:
             file_limit(300_000)
         checkpoint.save(checkpoints, states.every_kind(2, width=400_000))
         said = settled(checkpoints)
         assert len(said) == 1
         assert "Checkpoint 2 could not be saved" in said[0]
-        assert checkpoint.steps(checkpoints) == [1]
+        assert checkpoint.all_steps(checkpoints) == [1]
         checkpoint.save(checkpoints, states.every_kind(3))
-        checkpoint.wait(checkpoints)
+        checkpoint.wait_until_finished(checkpoints)
         assert states.same(checkpoint.restore(checkpoints, states.every_kind()), states.every_kind(3))
         checkpoint.close(checkpoints)
     finally:

@@ -1,4 +1,4 @@
-"""A process that is stopped, killed or stuck ends the whole run with 76, by name, and within the timeout."""
+"""A process that is stopped, killed or stuck ends the whole run with 76 within the timeout, and is named."""
 
 import json
 import os
@@ -9,21 +9,20 @@ from dataclasses import replace
 
 import pytest
 
-from ssljax.train.hosts import heartbeat, processes
-from ssljax.train.hosts import status as signs
-from ssljax.train.hosts.status import Sign, behind, sentence
+from ssljax.train.hosts import exits, heartbeat, processes
+from ssljax.train.hosts.status import Status, is_remote_error, stall_message, stragglers
 from tests.faults.runs import Run, started, two
 
 TIMEOUT, INTERVAL = 10.0, 1.0
-OWNER = replace(processes.this_process(), host="nodeb", pid=41)
-STUCK = Sign(0, OWNER, 7, idle=11.0)
+PROCESS = replace(processes.this_process(), host="nodeb", pid=41)
+STUCK = Status(0, PROCESS, 7, idle=11.0)
 
 
 def one_message(said, index):
-    """The message of a process, which it says once."""
+    """The message of a process, which is printed once."""
     (message,) = re.findall(r"^error: (.*)$", said, re.MULTILINE)
     assert re.search(rf"process {index}: \d+", message)
-    assert message.endswith("The same command takes the run up at the last checkpoint.")
+    assert message.endswith("Run the same command to resume from the last checkpoint.")
     return message
 
 
@@ -36,7 +35,7 @@ def test_a_process_stopped_with_sigstop_is_named_and_all_end(tmp_path):
         os.kill(runs[1].pid, signal.SIGSTOP)
         began = time.monotonic()
         code, said = runs[0].end()
-        assert code == heartbeat.EXIT == 76, said[-3000:]
+        assert code == exits.EXIT_STALLED == 76, said[-3000:]
         assert 3 < time.monotonic() - began < 12
         message = one_message(said, 1)
         assert message.startswith(f"No progress for 4 s: process 1 (pid {runs[1].pid} on ")
@@ -113,7 +112,7 @@ def test_a_run_that_was_stopped_and_continued_by_hand_goes_on(tmp_path):
         assert run.process.poll() is None, run.errors
 
 
-def test_an_error_of_its_own_stays_as_it_is(tmp_path):
+def test_an_error_of_its_own_is_not_changed(tmp_path):
     with started(Run("own error", tmp_path, TOY_STALL="5")) as (run,):
         code, said = run.end()
         assert code == 1
@@ -123,88 +122,88 @@ def test_an_error_of_its_own_stays_as_it_is(tmp_path):
 
 def test_compiling_does_not_count(tmp_path):
     file = tmp_path / "heartbeats" / "0.json"
-    with heartbeat.watch(tmp_path, 1.5, index=0, count=1) as beat:
-        with beat.busy("compiling"):
+    with heartbeat.watch(tmp_path, 1.5, index=0, count=1) as reported:
+        with reported.busy("compiling"):
             time.sleep(2.5)
             found = json.loads(file.read_text())
             assert found["phase"] == "busy: compiling"
             assert found["idle"] > 1.5
-        beat.step(7)
+        reported.step(7)
     found = json.loads(file.read_text())
     assert (found["phase"], found["step"]) == ("ended", 7)
 
 
 def test_off_it_writes_nothing(tmp_path):
     for timeout in (None, 0):
-        with heartbeat.watch(tmp_path, timeout) as beat, beat.busy("saving"):
-            beat.step(1)
+        with heartbeat.watch(tmp_path, timeout) as reported, reported.busy("saving"):
+            reported.step(1)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("behind_by", [0, 1])
-def test_files_of_an_earlier_run_say_nothing(tmp_path, behind_by):
-    with heartbeat.watch(tmp_path, 60.0, index=1, count=2) as beat:
-        beat.step(900)
+def test_files_of_an_earlier_run_are_ignored(tmp_path, behind_by):
+    with heartbeat.watch(tmp_path, 60.0, index=1, count=2) as reported:
+        reported.step(900)
     folder = tmp_path / "heartbeats"
     (folder / "verdict.json").write_text(json.dumps({"by": {"token": "earlier"}, "message": "an earlier run"}))
-    with heartbeat.watch(tmp_path, 60.0, index=0, count=2) as beat:
-        beat.step(5)
-        assert beat.board.others()[0].owner is None
-        assert beat.board.verdict() is None
+    with heartbeat.watch(tmp_path, 60.0, index=0, count=2) as reported:
+        reported.step(5)
+        assert reported.monitor.others()[0].process is None
+        assert reported.monitor.verdict() is None
         with heartbeat.watch(tmp_path, 60.0, index=1, count=2) as other:
             other.step(5 - behind_by)
-            other._beat()
-            seen = beat.board.others()[0]
-            assert (seen.step, seen.owner) == (5 - behind_by, other.board.me)
+            other._write()
+            seen = reported.monitor.others()[0]
+            assert (seen.step, seen.process) == (5 - behind_by, other.monitor.process)
 
 
 @pytest.mark.parametrize(
     ("others", "expected"),
     [
         ([], [0]),
-        ([Sign(1, OWNER, 8, idle=11.0)], [0]),
-        ([Sign(1, OWNER, 6, idle=11.0)], [1]),
-        ([Sign(1, OWNER, 7, idle=11.0)], [0, 1]),
-        ([Sign(1, OWNER, 8, idle=2.0)], []),
-        ([Sign(1, OWNER, 8, idle=11.0), Sign(2, OWNER, 9, idle=11.0)], [0]),
+        ([Status(1, PROCESS, 8, idle=11.0)], [0]),
+        ([Status(1, PROCESS, 6, idle=11.0)], [1]),
+        ([Status(1, PROCESS, 7, idle=11.0)], [0, 1]),
+        ([Status(1, PROCESS, 8, idle=2.0)], []),
+        ([Status(1, PROCESS, 8, idle=11.0), Status(2, PROCESS, 9, idle=11.0)], [0]),
         # one that is busy is waited for, unless it waits itself
-        ([Sign(1, OWNER, 7, "busy: compiling", idle=90.0)], []),
-        ([Sign(1, OWNER, 8, "busy: saving", idle=90.0)], [0]),
+        ([Status(1, PROCESS, 7, "busy: compiling", idle=90.0)], []),
+        ([Status(1, PROCESS, 8, "busy: saving", idle=90.0)], [0]),
         # whoever is silent holds up the others, whichever step it had got to
-        ([Sign(1, OWNER, 9, idle=12.0, silent=11.0)], [1]),
-        ([Sign(1, OWNER, 9, "busy: compiling", idle=12.0, silent=11.0)], [1]),
-        ([Sign(1, None, idle=12.0, silent=12.0)], [1]),
-        ([Sign(1, OWNER, 9, idle=0.0, silent=2.0)], []),
-        ([Sign(1, OWNER, 9, "failed: ValueError", idle=12.0, silent=11.0)], [1]),
+        ([Status(1, PROCESS, 9, idle=12.0, silent=11.0)], [1]),
+        ([Status(1, PROCESS, 9, "busy: compiling", idle=12.0, silent=11.0)], [1]),
+        ([Status(1, None, idle=12.0, silent=12.0)], [1]),
+        ([Status(1, PROCESS, 9, idle=0.0, silent=2.0)], []),
+        ([Status(1, PROCESS, 9, "failed: ValueError", idle=12.0, silent=11.0)], [1]),
         # one that has finished does not
-        ([Sign(1, OWNER, 3, "ended", idle=90.0, silent=90.0)], [0]),
+        ([Status(1, PROCESS, 3, "ended", idle=90.0, silent=90.0)], [0]),
     ],
 )
 def test_who_is_behind(others, expected):
-    assert [sign.index for sign in behind([STUCK, *others], TIMEOUT, INTERVAL)] == expected
+    assert [status.index for status in stragglers([STUCK, *others], TIMEOUT, INTERVAL)] == expected
 
 
-def test_one_that_is_gone_need_not_be_waited_for():
-    gone = Sign(1, OWNER, 9, condition="gone", idle=2.0, silent=2.0)
-    assert behind([replace(STUCK, idle=1.5), gone], TIMEOUT, INTERVAL) == [gone]
-    assert behind([replace(STUCK, phase="busy: evaluating", idle=0.1), gone], TIMEOUT, INTERVAL) == [gone]
-    assert behind([replace(STUCK, idle=0.5), gone], TIMEOUT, INTERVAL) == []
-    assert behind([STUCK, replace(gone, phase="ended")], TIMEOUT, INTERVAL) == [STUCK]
+def test_a_process_that_is_gone_is_not_waited_for():
+    gone = Status(1, PROCESS, 9, condition="gone", idle=2.0, silent=2.0)
+    assert stragglers([replace(STUCK, idle=1.5), gone], TIMEOUT, INTERVAL) == [gone]
+    assert stragglers([replace(STUCK, phase="busy: evaluating", idle=0.1), gone], TIMEOUT, INTERVAL) == [gone]
+    assert stragglers([replace(STUCK, idle=0.5), gone], TIMEOUT, INTERVAL) == []
+    assert stragglers([STUCK, replace(gone, phase="ended")], TIMEOUT, INTERVAL) == [STUCK]
 
 
-def test_the_sentence_names_host_process_and_steps():
-    silent = Sign(1, OWNER, 6, idle=130.0, silent=124.6)
-    assert sentence([STUCK, silent], [silent], 120.0) == (
-        "No progress for 120 s: process 1 (pid 41 on nodeb) is behind: last step 6, last heard of 125 s ago. "
-        "Last steps: process 0: 7, process 1: 6; all of them end. "
-        "The same command takes the run up at the last checkpoint."
+def test_the_message_names_host_process_and_steps():
+    silent = Status(1, PROCESS, 6, idle=130.0, silent=124.6)
+    assert stall_message([STUCK, silent], [silent], 120.0) == (
+        "No progress for 120 s: process 1 (pid 41 on nodeb) is behind: last step 6, last heartbeat 125 s ago. "
+        "Last steps: process 0: 7, process 1: 6; all processes exit. "
+        "Run the same command to resume from the last checkpoint."
     )
-    assert "process 2 has not been heard of" in sentence([STUCK, Sign(2)], [Sign(2)], 1.0)
-    failed = Sign(1, OWNER, 6, phase="failed: ValueError: no such file")
-    assert "nodeb) failed: ValueError: no such file; last step 6" in sentence([STUCK, failed], [failed], 1.0)
+    assert "process 2 has sent no heartbeat" in stall_message([STUCK, Status(2)], [Status(2)], 1.0)
+    failed = Status(1, PROCESS, 6, phase="failed: ValueError: no such file")
+    assert "nodeb) failed: ValueError: no such file; last step 6" in stall_message([STUCK, failed], [failed], 1.0)
 
 
-def test_only_errors_from_outside_are_laid_at_anothers_door():
+def test_only_errors_of_communication_count_as_remote():
     gloo = ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
-    assert signs.from_outside(gloo)
-    assert not signs.from_outside(ValueError("shapes differ"))
+    assert is_remote_error(gloo)
+    assert not is_remote_error(ValueError("shapes differ"))

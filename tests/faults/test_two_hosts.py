@@ -1,4 +1,4 @@
-"""An experiment on two processes with one workdir: stopped by a signal to one of them, taken up, as on one process."""
+"""An experiment on two processes with one workdir: stopped by a signal to one of them, resumed, as on one process."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from tests.xla_flags import quick
 
 OPTIONS = """
     --batch-size 16 --width 4 --stage-sizes 1 --queue-size 64 --embedding-dim 8 --epochs 10
-    --log-every 1 --save-every 2 --eval-every 5 --no-canary
+    --log-every 1 --save-every 2 --eval-every 5 --no-compiler-check
 """
 
 
@@ -52,7 +52,7 @@ def ends(processes, codes):
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_are_taken_up(tmp_path):
+def test_two_processes_stop_together_and_are_resumed(tmp_path):
     rng, content = np.random.default_rng(0), {}
     for split, count in (("train", 48), ("test", 20)):
         labels = np.arange(count) % 2
@@ -70,8 +70,8 @@ def test_two_processes_stop_together_and_are_taken_up(tmp_path):
     stopped = max(row["step"] for row in read_metrics(metrics))
     assert 5 <= stopped < 30
     said = ends(command(data, tmp_path / "both", 2), [0, 0])
-    assert f"Taking up {tmp_path / 'both'} at step" in said[0]
-    assert "Taking up" not in said[1]
+    assert f"Resuming {tmp_path / 'both'} from step" in said[0]
+    assert "Resuming" not in said[1]
     ends(command(data, tmp_path / "one", 1), [0])
     both, one = (
         [row["loss"] for row in read_metrics(tmp_path / name / "metrics.jsonl") if row["step"]]

@@ -1,7 +1,7 @@
 """A run in miniature, for the tests of signals, locks and stuck processes: counts steps, saves its count in a file.
 
 `python -m tests.faults.toy_run MODE WORKDIR`; with JAX_COORDINATOR_ADDRESS set it is one of several processes, whose
-steps wait for each other. It prints what it is about to do, so that a test knows when to strike.
+steps wait for each other. It prints what it is about to do, so that a test knows when to send a signal.
 """
 
 import ctypes
@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ssljax.train.hosts import exits as leaving
-from ssljax.train.hosts import heartbeat, interruption, lock, processes
+from ssljax.train.hosts import exits, interruption, lock, processes
+from ssljax.train.hosts import heartbeat as heartbeats
 from ssljax.types import BadInputError
 
 GRACE = float(os.environ.get("TOY_GRACE", "20"))
@@ -46,9 +46,9 @@ def joint_step():
     return lambda: float(total(ones))
 
 
-def train(workdir, mode, stop, beat):
+def train(workdir, mode, stop, heartbeat):
     say("set-up")
-    with beat.busy("setting up"):
+    with heartbeat.busy("starting"):
         if mode == "slow set-up":
             time.sleep(1.5)
         step_fn = joint_step()
@@ -56,35 +56,43 @@ def train(workdir, mode, stop, beat):
         step_fn()
         if step == 1:
             say("training")
-        beat.step(step)
+        heartbeat.step(step)
         time.sleep(0.02)
         if mode == "stuck source" and step == 20 and os.environ.get("JAX_PROCESS_ID", "1") == "1":
             wait_for_the_disk()
-        if stop.due(step):
-            with stop.saving(), beat.busy("saving"):
+        if stop.should_stop(step):
+            with stop.uninterruptible(), heartbeat.busy("saving"):
                 save(workdir, step)
-            raise interruption.Interrupted(step)
+            raise interruption.Interrupted(stop.saved_message(step))
         if mode == "compile" and step == 5:
-            say("compiling")
-            wait_in_c()
+            with heartbeat.busy("compiling"):
+                say("compiling")
+                wait_in_c()
         if mode == "save" and step == 5:
-            with stop.saving():
+            with stop.uninterruptible():
                 say("saving")
                 time.sleep(1)
                 save(workdir, step)
         if mode == "endless save" and step == 5:
             save(workdir, step)
-            with stop.saving():
+            stop.record_saved(step)
+            with stop.uninterruptible(), heartbeat.busy("saving"):
                 say("saving")
                 time.sleep(60)
         if mode == "evaluate" and step == 5:
             try:
-                with stop.leaving_allowed():
+                with stop.interruptible(), heartbeat.busy("evaluating"):
                     say("evaluating")
                     time.sleep(60)
             except interruption.Interrupted:
                 save(workdir, step)
-                raise interruption.Interrupted(step) from None
+                raise interruption.Interrupted(stop.saved_message(step)) from None
+        if mode == "last evaluation" and step == 5:
+            save(workdir, step)
+            stop.record_saved(step)
+            with stop.interruptible(), heartbeat.busy("evaluating"):
+                say("evaluating")
+                time.sleep(60)
         if mode == "own error" and step == 20:
             raise ValueError("an error of its own")
 
@@ -108,14 +116,14 @@ def main(mode, workdir):
             from ssljax import sharding
 
             sharding.start_hosts()
-        with interruption.watch() as stop, heartbeat.watch(workdir, STALL) as beat:
+        with interruption.watch() as stop, heartbeats.watch(workdir, STALL) as heartbeat:
             if mode == "lock of a bucket":
                 lock.is_local, lock.SETTLE, lock.REFRESH = (lambda directory: False), 0.0, 0.1
             if mode.startswith("lock"):
                 with lock.hold(workdir):
                     say("holding")
                     time.sleep(60)
-            train(workdir, mode, stop, beat)
+            train(workdir, mode, stop, heartbeat)
 
 
 if __name__ == "__main__":
@@ -125,4 +133,4 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except interruption.Interrupted as stopped:
-        leaving.leave(f"Stopped at step {stopped}, saved; the same command takes it up.")
+        exits.exit_interrupted(str(stopped))

@@ -2,10 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ssljax.interop import torchvision
+from ssljax.models import from_linen, heads
 from ssljax.models.resnet import resnet
-from ssljax.types import BadInputError
+from ssljax.types import BadInputError, chain
 
 ENCODER = resnet((1, 2), bottleneck=True, width=4)
 
@@ -32,6 +34,74 @@ def test_names_and_layouts_are_torchvisions(weights):
     np.testing.assert_array_equal(state["layer1.0.conv2.weight"][1, 2, 0, 1], kernel[0, 1, 2, 1])
     np.testing.assert_array_equal(state["bn1.bias"], weights[0]["bn1"]["bias"])
     np.testing.assert_array_equal(state["bn1.running_mean"], weights[1]["bn1"]["mean"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stage_sizes": (2, 2, 2, 2)},
+        {"stage_sizes": (1, 1), "stem": "cifar"},
+        {"stage_sizes": (1, 12), "bottleneck": True, "zero_init_residual": True, "groups": 2},
+    ],
+)
+def test_every_resnet_of_ours_has_names(options):
+    encoder = resnet(**options, width=4)
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
+    params, stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = torchvision.to_torchvision(params, stats)
+    counters = sum(name.endswith("num_batches_tracked") for name in state)
+    assert len(state) - counters == len(jax.tree.leaves((params, stats)))
+    assert_same(torchvision.from_torchvision(state, like=shapes), jax.tree.map(jnp.asarray, (params, stats)))
+
+
+class Cnn(nn.Module):
+    """A convolution and a dense layer, whose kernel torch has the other way around."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3))(x)
+        return nn.Dense(5)(x.mean((1, 2)))
+
+
+class OfOurNames(nn.Module):
+    """A ResNet's first layer, and a dense one behind it."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), use_bias=False, name="conv1")(x)
+        return nn.Dense(5, name="fc")(x.mean((1, 2)))
+
+
+class WithBias(nn.Module):
+    """A ResNet's first layer, with a bias that ours does not have."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(4, (3, 3), name="conv1")(x).mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "named"),
+    [
+        (from_linen(Cnn()), "Conv_0/bias"),
+        (from_linen(OfOurNames()), "fc/bias"),
+        (from_linen(WithBias()), "conv1/bias"),
+        (chain(backbone=ENCODER, projector=heads.mlp((8, 8))), "backbone/bn1/bias"),
+        (from_linen(nn.BatchNorm(use_running_average=True)), "bias"),
+    ],
+    ids=["cnn", "our-names", "bias", "with-projector", "norm"],
+)
+def test_what_is_no_resnet_of_ours_is_refused(encoder, named, tmp_path):
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((2, 16, 16, 3)))
+    other = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    words = f"^{named} is no part of a ResNet of ssljax.models.resnet.*; choose another writer for this encoder\\.$"
+    with pytest.raises(BadInputError, match=words):
+        torchvision.to_torchvision(*other)
+    with pytest.raises(BadInputError, match=words):
+        torchvision.save_safetensors(tmp_path / "r.safetensors", *other)
+    with pytest.raises(BadInputError, match=named):
+        torchvision.from_torchvision({}, like=other)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_file_brings_back_every_bit(weights, tmp_path):

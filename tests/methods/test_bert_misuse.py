@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssljax import sharding
+from ssljax import optim, sharding
 from ssljax.methods.bert import bert
+from ssljax.train.state import init_state
 from ssljax.types import BadInputError, Encoder
 from tests.methods.test_bert import BATCH, LENGTH, a_batch, start, toy_encoder, toy_heads, toy_method, word_table
 
@@ -28,7 +29,7 @@ def test_a_batch_that_is_not_masked_or_does_not_fit_is_refused(change, message):
     params, aux = start(method)
     batch = {name: array for name, array in (a_batch() | change).items() if array is not None}
     with pytest.raises(BadInputError, match=message):
-        jax.jit(method.loss)(params, aux, batch, jax.random.key(0))
+        jax.jit(method.loss)(params, aux, batch, jax.random.key(0), 0)
     with pytest.raises(BadInputError, match=message):
         method.init(jax.random.key(0), batch)
 
@@ -55,6 +56,6 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
     batch = {name: array[:6] for name, array in a_batch().items()}
     with (
         sharding.use_mesh(sharding.make_mesh(4)),
-        pytest.raises(BadInputError, match="batch_size=6 does not divide over 4"),
+        pytest.raises(BadInputError, match="batch_size=6 does not divide over the 4 devices"),
     ):
-        toy_method().init(jax.random.key(0), batch)
+        init_state(toy_method(), optim.sgd(0.1), lambda key, **batch: batch, batch, seed=0)

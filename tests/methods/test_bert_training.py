@@ -65,7 +65,7 @@ def test_a_state_without_aux_survives_a_checkpoint(tmp_path):
     state, _ = step(init_state(method, optimizer, views, batch, seed=0), batch)
     checkpoints = checkpoint.open_checkpoints(str(tmp_path))
     checkpoint.save(checkpoints, state)
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     found = checkpoint.restore(checkpoints, state)
     checkpoint.close(checkpoints)
     assert found is not None

@@ -12,7 +12,7 @@ from ssljax import optim, sharding
 from ssljax.methods.moco import moco
 from ssljax.models import heads, resnet
 from ssljax.train.guard import Guard
-from ssljax.train.state import TrainState
+from ssljax.train.state import TrainState, init_state
 from ssljax.train.step import train_step
 from ssljax.types import BadInputError
 from tests.oracles import expected
@@ -28,6 +28,10 @@ SETTINGS = {
 def encoders(groups=official.GROUPS):
     backbone = resnet.resnet((1,), stem="cifar", width=official.WIDTH, groups=groups)
     return backbone, heads.mlp((2 * official.DIM, official.DIM))
+
+
+def no_views(key, **batch):
+    return batch
 
 
 def flat(tree):
@@ -70,7 +74,7 @@ def train(symmetric, steps=official.STEPS):
     def step(state, batch, orders):
         # the permutations are the oracle's, so that the same images share a BatchNorm group
         with mock.patch("jax.random.permutation", side_effect=list(orders)):
-            return train_step(state, batch, method=method, views=lambda key, **batch: batch, optimizer=optimizer)
+            return train_step(state, batch, method=method, views=no_views, optimizer=optimizer)
 
     state, losses = start(method, optimizer, given), []
     for views, orders in zip(given["views"][:steps], given["orders"], strict=False):
@@ -109,7 +113,8 @@ def test_the_first_momentum_update_of_the_official_order_changes_nothing():
     given = official.inputs()
     method = moco(*encoders(), **SETTINGS)
     state = start(method, optim.sgd(0.1), given)
-    aux = method.after_update(state.params, state.aux, state.step)
+    params, aux = method.after_update(state.params, state.aux, state.step)
+    assert params is state.params
     for name, value in flat(aux.key_params).items():
         np.testing.assert_allclose(value, given["weights"][name], rtol=1e-6, err_msg=name)
 
@@ -129,9 +134,8 @@ def test_positives_are_not_in_the_queue_when_the_logits_are_made():
     batch = {"view_1": jnp.asarray(image), "view_2": jnp.asarray(image)}
     params, aux = method.init(jax.random.key(0), batch)
     far = aux.queue.keys * 0
-    loss, (aux, metrics) = method.loss(
-        params, dataclasses.replace(aux, queue=type(aux.queue)(far, aux.queue.pointer)), batch, jax.random.key(1)
-    )
+    held = dataclasses.replace(aux, queue=type(aux.queue)(far, aux.queue.pointer))
+    loss, (aux, metrics) = method.loss(params, held, batch, jax.random.key(1), jnp.int32(0))
     assert float(loss) < 1e-6
     assert float(metrics["pretext_top1"]) == 100
 
@@ -143,7 +147,8 @@ def test_no_gradient_reaches_the_key_encoder():
     params, aux = method.init(jax.random.key(0), batch)
 
     def loss(key_params):
-        return method.loss(params, dataclasses.replace(aux, key_params=key_params), batch, jax.random.key(1))[0]
+        held = dataclasses.replace(aux, key_params=key_params)
+        return method.loss(params, held, batch, jax.random.key(1), jnp.int32(0))[0]
 
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(jax.grad(loss)(aux.key_params)))
 
@@ -178,8 +183,9 @@ def test_bad_options_are_refused_when_the_method_is_made(options, words):
 @pytest.mark.parametrize(
     ("queue_size", "symmetric", "groups", "words"),
     [
-        (40, False, 1, "queue_size=40 is not a multiple of the 16 keys"),
-        (48, True, 1, "queue_size=48 is not a multiple of the 32 keys"),
+        (40, False, 1, "queue_size=40 must be a multiple of 16, the keys enqueued per step; use 32"),
+        (48, True, 1, "queue_size=48 must be a multiple of 32, the keys enqueued per step; use 32"),
+        (16, True, 1, "queue_size=16 must be a multiple of 32, the keys enqueued per step; use 32"),
         (64, False, 5, "groups=5"),
     ],
 )
@@ -190,7 +196,7 @@ def test_a_batch_that_does_not_fit_is_refused_before_compilation(queue_size, sym
     def trace(view):
         batch = {"view_1": view, "view_2": view}
         params, aux = method.init(jax.random.key(0), batch)
-        return method.loss(params, aux, batch, jax.random.key(1))
+        return method.loss(params, aux, batch, jax.random.key(1), jnp.int32(0))
 
     with pytest.raises(BadInputError, match=words):
         jax.eval_shape(trace, view)
@@ -200,6 +206,6 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
     method = moco(*encoders(1), queue_size=60)
     with (
         sharding.use_mesh(sharding.make_mesh(8)),
-        pytest.raises(BadInputError, match="batch_size=12 does not divide over 8 devices"),
+        pytest.raises(BadInputError, match="batch_size=12 does not divide over the 8 devices"),
     ):
-        jax.eval_shape(method.init, jax.random.key(0), {"view_1": jnp.zeros((12, 8, 8, 3))})
+        init_state(method, optim.sgd(0.1), no_views, {"view_1": jnp.zeros((12, 8, 8, 3))}, seed=0)

@@ -11,7 +11,7 @@ from ssljax import ema, optim, sharding
 from ssljax.methods.moco_v3 import moco_v3
 from ssljax.models import heads, resnet
 from ssljax.train.guard import Guard
-from ssljax.train.state import TrainState
+from ssljax.train.state import TrainState, init_state
 from ssljax.train.step import compile_step
 from ssljax.types import BadInputError
 from tests.oracles import expected
@@ -38,6 +38,10 @@ def method(**options):
 def two_views(step=0):
     view_1, view_2 = official.inputs()["views"][step]
     return {"view_1": view_1, "view_2": view_2}
+
+
+def no_views(key, **batch):
+    return batch
 
 
 def flat(tree):
@@ -67,7 +71,7 @@ def train(steps):
     optimizer = optim.lars(rate, lr_in_momentum=False, weight_decay=official.DECAY, trust_coefficient=official.TRUST)
     params, aux = start(tested)
     state = TrainState(jnp.int32(0), params, aux, optimizer.init(params), jax.random.key(1), Guard.new())
-    step, state, losses = compile_step(tested, lambda key, **batch: batch, optimizer), sharding.gather(state), []
+    step, state, losses = compile_step(tested, no_views, optimizer), sharding.gather(state), []
     for i in range(steps):
         state, metrics = step(state, sharding.shard_batch(two_views(i)))
         losses.append(float(metrics["loss"]))
@@ -106,10 +110,13 @@ def test_the_momentum_update_has_the_next_steps_momentum_and_leaves_the_predicto
     assert sorted(aux.stats) == ["backbone", "predictor", "projector"]
     moved = jax.tree.map(lambda leaf: leaf + 1, params)
     for step in (0, 7, official.TOTAL - 1):
-        after = flat(tested.after_update(moved, aux, jnp.int32(step)).key_params)
+        params_after, aux_after = tested.after_update(moved, aux, jnp.int32(step))
+        assert params_after is moved
+        after = flat(aux_after.key_params)
         for name, value in flat(aux.key_params).items():
             np.testing.assert_allclose(after[name], value + 1 - official.momentum_at(step + 1), rtol=1e-5, atol=1e-6)
-    fixed = flat(method(momentum=0.75).after_update(moved, aux, jnp.int32(3)).key_params)
+    _, aux_fixed = method(momentum=0.75).after_update(moved, aux, jnp.int32(3))
+    fixed = flat(aux_fixed.key_params)
     for name, value in flat(aux.key_params).items():
         np.testing.assert_allclose(fixed[name], value + 0.25, rtol=1e-5, atol=1e-6)
 
@@ -131,7 +138,7 @@ def test_no_gradient_reaches_the_key_encoder_and_all_of_the_query_side_has_one()
     def gradients(params, key_params):
         def loss(params, key_params):
             held = dataclasses.replace(aux, key_params=key_params)
-            return tested.loss(params, held, two_views(), jax.random.key(1))[0]
+            return tested.loss(params, held, two_views(), jax.random.key(1), jnp.int32(0))[0]
 
         return jax.grad(loss, (0, 1))(params, key_params)
 
@@ -143,14 +150,14 @@ def test_no_gradient_reaches_the_key_encoder_and_all_of_the_query_side_has_one()
 def test_both_directions_are_summed_and_the_metrics_are_the_first_ones():
     tested = method()
     params, aux = start(tested)
-    views = two_views()
-    loss, (_, metrics) = jax.jit(tested.loss)(params, aux, views, jax.random.key(1))
-    swapped, _ = jax.jit(tested.loss)(
-        params, aux, {"view_1": views["view_2"], "view_2": views["view_1"]}, jax.random.key(1)
-    )
+    views, key, step = two_views(), jax.random.key(1), jnp.int32(7)
+    loss, (_, metrics) = jax.jit(tested.loss)(params, aux, views, key, step)
+    swapped, _ = jax.jit(tested.loss)(params, aux, {"view_1": views["view_2"], "view_2": views["view_1"]}, key, step)
     np.testing.assert_allclose(loss, swapped, rtol=1e-5)
     np.testing.assert_allclose(loss, expected("moco_v3_steps")["losses"][0], rtol=1e-5)
-    assert metrics.keys() == {"loss", "pretext_top1", "embedding_std", "alignment"}
+    assert metrics.keys() == {"loss", "momentum", "pretext_top1", "embedding_std", "alignment"}
+    # the one that the average after this step has
+    np.testing.assert_allclose(metrics["momentum"], official.momentum_at(8), rtol=1e-6)
     assert float(metrics["loss"]) == float(loss)
     assert 0 <= float(metrics["pretext_top1"]) <= 100
 
@@ -186,7 +193,7 @@ def trace(tested, rows):
 
     def once(view):
         params, aux = tested.init(jax.random.key(0), {"view_1": view})
-        loss, (aux, _) = tested.loss(params, aux, {"view_1": view, "view_2": view}, jax.random.key(1))
+        loss, (aux, _) = tested.loss(params, aux, {"view_1": view, "view_2": view}, jax.random.key(1), jnp.int32(0))
         return loss, tested.after_update(params, aux, jnp.int32(0))
 
     jax.eval_shape(once, view)
@@ -209,6 +216,6 @@ def test_what_does_not_fit_is_refused_before_compilation(rows, tested, words):
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
     with (
         sharding.use_mesh(sharding.make_mesh(8)),
-        pytest.raises(BadInputError, match="batch_size=12 does not divide over 8 devices"),
+        pytest.raises(BadInputError, match="batch_size=12 does not divide over the 8 devices"),
     ):
-        trace(method(), 12)
+        init_state(method(), optim.sgd(0.1), no_views, {"view_1": jnp.zeros((12, 8, 8, 3))}, seed=0)

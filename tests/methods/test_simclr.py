@@ -46,7 +46,7 @@ def test_the_loss_is_equation_1_of_embeddings_normalised_over_both_views(each_me
     method = simclr(backbone, projector, temperature=0.5)
     params, aux = start(method)
     batch = two_views()
-    loss, (_, metrics) = jax.jit(method.loss)(params, aux, sharding.shard_batch(batch), jax.random.key(1))
+    loss, (_, metrics) = jax.jit(method.loss)(params, aux, sharding.shard_batch(batch), jax.random.key(1), 0)
     both = np.stack([batch["view_1"], batch["view_2"]], 1).reshape(2 * BATCH, 8, 8, 3)
     stats = aux.stats
 
@@ -66,7 +66,8 @@ def gradients(devices):
     with sharding.use_mesh(devices and sharding.make_mesh(devices)):
         params, aux = start(method)
         grad = jax.jit(jax.grad(method.loss, has_aux=True))
-        return jax.tree.map(np.asarray, grad(params, aux, sharding.shard_batch(two_views()), jax.random.key(1))[0])
+        found, _ = grad(params, aux, sharding.shard_batch(two_views()), jax.random.key(1), 0)
+        return jax.tree.map(np.asarray, found)
 
 
 @pytest.mark.parametrize("devices", [2, 8])
@@ -79,7 +80,7 @@ def test_gradients_pass_through_the_gather(devices):
 def test_statistics_move_and_features_read_them():
     method = simclr(*encoders())
     params, aux = start(method)
-    _, (moved, _) = jax.jit(method.loss)(params, aux, sharding.shard_batch(two_views()), jax.random.key(1))
+    _, (moved, _) = jax.jit(method.loss)(params, aux, sharding.shard_batch(two_views()), jax.random.key(1), 0)
     image = jnp.asarray(two_views()["view_1"])
     before, after = (method.features(params, state, image)["backbone"] for state in (aux, moved))
     assert before.shape == (BATCH, 4)

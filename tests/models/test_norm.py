@@ -1,7 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssljax import sharding
 from ssljax.models.from_linen import from_linen
@@ -95,6 +99,91 @@ def test_a_mean_far_above_the_spread_costs_no_precision_once_the_running_mean_is
     y, _ = encoder.apply(params, stats, x, train=True)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(y, (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5), atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [100, 1000])
+def test_four_numbers_far_from_the_initial_running_mean_are_normalised(offset):
+    x = np.float32(offset) + np.array([[0.0], [0.1], [0.2], [0.3]], np.float32)
+    y, _ = from_linen(BatchNorm()).apply(*fresh(1), x, train=True)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(y, (wide - wide.mean(0)) / np.sqrt(wide.var(0) + 1e-5), atol=1e-5)
+
+
+def fresh(C):
+    return {"scale": jnp.ones(C), "bias": jnp.zeros(C)}, {"mean": jnp.zeros(C), "var": jnp.ones(C)}
+
+
+def off_centre(seed, ratio, shape, first=0.0):
+    """Channels of different deviations and of means `ratio` times as large; the first sample is off by `first`."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(shape)
+    x[0] += first
+    x = (x - x.mean()) / x.std() + ratio
+    return (x * rng.uniform(0.1, 10, shape[-1])).astype(np.float32)
+
+
+def float64_step(params, x, cotangent, groups):
+    """Outputs and the gradients of x, scale and bias, derived by hand."""
+    x, cotangent = (a.astype(np.float64).reshape(groups, -1, x.shape[-1]) for a in (x, cotangent))
+    scale, bias = (np.asarray(params[name], np.float64) for name in ("scale", "bias"))
+    inverse = 1 / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    unit = (x - x.mean(1, keepdims=True)) * inverse
+    of_unit = cotangent * scale
+    of_x = of_unit - of_unit.mean(1, keepdims=True) - unit * (of_unit * unit).mean(1, keepdims=True)
+    return unit * scale + bias, inverse * of_x, (cotangent * unit).sum((0, 1)), cotangent.sum((0, 1))
+
+
+@functools.partial(jax.jit, static_argnames="groups")
+def float32_step(params, stats, x, cotangent, groups):
+    def run(params, x):
+        return from_linen(BatchNorm(groups=groups)).apply(params, stats, x, train=True)[0]
+
+    y, pull = jax.vjp(run, params, x)
+    of_params, of_x = pull(cotangent)
+    return y, of_x, of_params["scale"], of_params["bias"]
+
+
+def assert_near_float64(x, groups):
+    C = x.shape[-1]
+    params = {"scale": jnp.asarray(random(1, C)), "bias": jnp.asarray(random(2, C))}
+    cotangent = random(3, *x.shape)
+    found = float32_step(params, fresh(C)[1], sharding.shard(x), sharding.shard(cotangent), groups)
+    for ours, theirs in zip(found, float64_step(params, x, cotangent, groups), strict=True):
+        np.testing.assert_allclose(ours, theirs.reshape(ours.shape), rtol=0, atol=1e-4 * np.abs(theirs).max())
+
+
+OFF_CENTRE = [((16, 5), 1), ((2048, 3), 1), ((16, 5), 4), ((8, 6, 5, 3), 1), ((12, 4, 4, 3), 3)]
+
+
+@pytest.mark.parametrize(("shape", "groups"), OFF_CENTRE)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(-1e3, 1e3), first=st.sampled_from([0, 3, -1000]))
+def test_first_steps_are_those_of_float64_for_means_far_from_zero(shape, groups, seed, ratio, first):
+    assert_near_float64(off_centre(seed, ratio, shape, first), groups)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((16, 5), 1), ((16, 3, 2, 4), 2), ((32, 3, 2, 4), 16), ((2048, 3), 1)])
+def test_first_steps_are_those_of_float64_on_every_mesh(each_mesh, shape, groups):
+    assert_near_float64(off_centre(0, 1e3, shape, 10), groups)
+
+
+def test_eval_of_a_mean_far_from_zero_is_that_of_float64():
+    x = off_centre(0, 1e3, (64, 3, 3, 4))
+    encoder = from_linen(BatchNorm(momentum=0.0))
+    params, stats = fresh(4)
+    _, stats = encoder.apply(params, stats, x, train=True)
+    y, _ = encoder.apply(params, stats, x, train=False)
+    wide = x.astype(np.float64)
+    want = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2), ddof=1) + 1e-5)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-4 * np.abs(want).max())
+
+
+def test_bfloat16_activations_far_from_zero_lose_only_their_own_rounding():
+    x = jnp.asarray(off_centre(0, 30, (64, 3, 3, 4)), jnp.bfloat16)
+    y, _ = from_linen(BatchNorm(dtype=jnp.float32)).apply(*fresh(4), x, train=True)
+    wide = np.asarray(x, np.float64)
+    want = (wide - wide.mean((0, 1, 2))) / np.sqrt(wide.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(y, want, rtol=0, atol=1e-5 * np.abs(want).max())
 
 
 def test_a_constant_channel_becomes_the_bias():

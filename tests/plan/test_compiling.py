@@ -9,6 +9,7 @@ import pytest
 from experiments import demo
 from ssljax import sharding
 from ssljax.cli import main as commands
+from ssljax.optim import Pace
 from ssljax.plan import children, compiling
 from ssljax.train.state import init_state
 
@@ -63,10 +64,11 @@ def test_bytes_of_the_state_on_each_device(shard_state):
     config = demo.Config(width=64, queue_size=512)
     experiment = demo.build(config)
     batch = {"image": jax.ShapeDtypeStruct((128, 28, 28, 1), "uint8")}
-    optimizer, _ = experiment.optimizer(10)
+    pace = Pace(config.epochs, 10)
+    method, optimizer = experiment.method(pace), experiment.optimizer(pace)
     with sharding.use_mesh(sharding.make_mesh(8)):
         state = jax.eval_shape(
-            lambda: init_state(experiment.method, optimizer, experiment.views, batch, 0, shard_state=shard_state)
+            lambda: init_state(method, optimizer, experiment.views, batch, 0, shard_state=shard_state)
         )
         found = compiling.state_bytes(state)
     whole = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ssljax.optim import Pace
 from ssljax.plan import recipes
 from ssljax.types import BadInputError
 
@@ -15,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 def test_pictures_arrive_as_the_loader_yields_them():
     found = recipes.read("moco_v2_imagenet", ["--batch-size", "512"])
     (stretch,) = found.stretches
-    assert stretch.batch["image"].shape == (512, 2, 224, 224, 3)  # two crops each, made on the host
+    (crops,) = stretch.batch.items()  # two of each picture, made on the host
+    assert (crops[0], crops[1].shape, crops[1].dtype) == ("crops_224", (512, 2, 224, 224, 3), np.uint8)
     assert (stretch.label, stretch.batch_size) == ("size 224", 512)
     assert stretch.steps == 200 * (1_281_167 // 512)
-    assert found.steps_per_epoch == 1_281_167 // 512
+    assert found.pace == Pace(200, 1_281_167 // 512)
 
 
 def test_small_pictures_arrive_whole():
@@ -33,7 +36,7 @@ def test_text_comes_in_stretches_of_one_length():
     assert [each.label for each in found.stretches] == ["length 128", "length 512"]
     assert [each.steps for each in found.stretches] == [900_000, 100_000]
     assert [each.batch["tokens"].shape for each in found.stretches] == [(256, 128), (256, 512)]
-    assert found.steps_per_epoch == 1
+    assert found.pace == Pace(1_000_000, 1)
 
 
 def test_overrides_stand_over_options():
@@ -66,7 +69,7 @@ def test_what_will_not_do_is_refused_in_one_sentence(name, options, message):
 
 def test_the_size_of_an_unknown_set_can_be_given():
     found = recipes.read("moco_v2_imagenet", ["--data", "folder:pictures"], examples=1000)
-    assert found.steps_per_epoch == 1000 // 256
+    assert found.pace.steps_per_epoch == 1000 // 256
 
 
 @pytest.mark.slow

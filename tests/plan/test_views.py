@@ -10,15 +10,15 @@ from ssljax import sharding
 from ssljax.vision import views
 
 
-def operations(function, *arguments):
+def operations(function, *arguments, **named):
     """Names of the operations that a TPU's compiler is given."""
-    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+    text = jax.jit(function).trace(*arguments, **named).lower(lowering_platforms=("tpu",)).as_text()
     return set(re.findall(r"stablehlo\.(\w+)", text))
 
 
 @pytest.mark.parametrize("devices", [None, 8])
 @pytest.mark.parametrize(
-    ("preset", "size", "cropped"),
+    ("preset", "size", "on_host"),
     [
         ("moco_v1", 224, True),
         ("moco_v2", 224, True),
@@ -28,13 +28,14 @@ def operations(function, *arguments):
         ("cifar", 32, False),
     ],
 )
-def test_a_tpu_is_given_neither_gather_nor_loop(preset, size, cropped, devices):
-    recipe = getattr(views, preset)(size, cropped=cropped)
-    shape = (8, 2, size, size, 3) if cropped else (8, size + 32, size + 32, 3)
+def test_a_tpu_is_given_neither_gather_nor_loop(preset, size, on_host, devices):
+    recipe = getattr(views, preset)(size, on_host=on_host)
+    whole = {"image": jax.ShapeDtypeStruct((8, size + 32, size + 32, 3), jnp.uint8)}
+    batch = recipe.batch_shapes(8) if on_host else whole
     key = jax.eval_shape(lambda: jax.random.key(0))
     with sharding.use_mesh(None if devices is None else sharding.make_mesh(devices)):
-        found = operations(recipe, key, jax.ShapeDtypeStruct(shape, jnp.uint8))
-    assert {"dot_general", "multiply"} <= found or cropped
+        found = operations(recipe, key, **batch)
+    assert {"dot_general", "multiply"} <= found or on_host
     assert not {name for name in found if "gather" in name or name == "while"}
 
 

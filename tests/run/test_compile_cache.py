@@ -1,17 +1,18 @@
-"""Where compiled programs are kept, and that a second process finds them there."""
+"""Where compiled programs are kept, that a second process finds them there, and that checks are remembered."""
 
 import os
 import subprocess
 import sys
 
 import jax
+import jaxlib
 import pytest
 
 from ssljax.run import compile_cache
 
 PROGRAM = """
 import jax, jax.numpy as jnp
-from ssljax import compile_cache
+from ssljax.run import compile_cache
 compile_cache.SECONDS = 0.0
 print(compile_cache.keep())
 hits = []
@@ -54,7 +55,7 @@ def test_a_second_process_finds_the_program_and_a_torn_file_only_costs_its_time(
     assert again[2] == 0
 
 
-def test_what_jax_was_told_comes_first(restored, tmp_path):
+def test_what_jax_is_configured_with_comes_first(restored, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     assert compile_cache.keep() == str(tmp_path)
     assert compile_cache.keep(str(tmp_path / "own")) == str(tmp_path / "own")
@@ -71,3 +72,79 @@ def test_a_directory_that_cannot_be_made_is_named(restored, tmp_path, capsys):
     assert compile_cache.keep(str(tmp_path / "file" / "cache")) == ""
     assert f"{tmp_path}/file/cache cannot be written" in capsys.readouterr().err
     assert jax.config.jax_compilation_cache_dir is None  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """How often a check ran, and `once` for it."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", "")
+    runs = []
+
+    def once(directory, name="a check"):
+        compile_cache.once(str(directory), name, lambda: runs.append(name))
+        return len(runs)
+
+    return once
+
+
+def test_a_check_is_remembered_by_its_name_and_what_compiles(checks, monkeypatch, tmp_path):
+    assert checks(tmp_path / "new") == checks(tmp_path / "new") == 1
+    (file,) = (tmp_path / "new").iterdir()
+    assert file.read_text() == f"jaxlib {jaxlib.__version__} on cpu: a check passed\n"
+    assert checks(tmp_path / "new", "another check") == 2
+    assert checks(tmp_path / "other") == 3
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    assert checks(tmp_path / "new") == checks(tmp_path / "new") == 4
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert checks(tmp_path / "new") == 4
+    monkeypatch.setattr(jaxlib, "__version__", "0.0.1")
+    assert checks(tmp_path / "new") == 5
+
+
+@pytest.mark.parametrize("directory", ["", "gs://bucket/cache"])
+def test_without_a_local_directory_a_check_runs_each_time(checks, directory, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert checks(directory) == 1
+    assert checks(directory) == 2
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"jaxlib", b"\xff\xfe\x00"])
+def test_a_corrupt_file_is_written_anew(checks, content, tmp_path):
+    checks(tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(content)
+    assert checks(tmp_path) == 2
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [whole]
+    assert checks(tmp_path) == 2
+
+
+def test_what_cannot_be_read_or_written_fails_no_run(checks, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert checks(tmp_path / "file" / "cache") == 1
+    checks(tmp_path / "cache")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.unlink()
+    file.mkdir()
+    assert checks(tmp_path / "cache") == 3
+    assert list((tmp_path / "cache").iterdir()) == [file]
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compile_cache.Path, "write_bytes", full)
+    assert checks(tmp_path / "full") == 4
+    assert not list((tmp_path / "full").iterdir())
+
+
+def test_a_check_that_fails_runs_again(checks, tmp_path):
+    def fail():
+        raise RuntimeError("wrong")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="wrong"):
+            compile_cache.once(str(tmp_path), "a check", fail)
+    assert not list(tmp_path.iterdir())
+    assert checks(tmp_path) == 1

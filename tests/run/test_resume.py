@@ -29,7 +29,7 @@ METHODS = {
 
 def run(name, data, workdir):
     module, options = METHODS[name]
-    config = module.Config(workdir=str(workdir), data=data, devices=1, log_every=1, canary=False, **options)
+    config = module.Config(workdir=str(workdir), data=data, devices=1, log_every=1, compiler_check=False, **options)
     return experiment.run(config, module.build(config))
 
 

@@ -29,10 +29,10 @@ def claimed(path, config=None):
 
 def saved(path, facts):
     """A checkpoint with `facts` in the directory."""
-    checkpoints = checkpoint.open_checkpoints(str(path), facts=facts)
+    checkpoints = checkpoint.open_checkpoints(str(path), metadata=facts)
     state = TrainState(jnp.int32(3), {"w": jnp.ones(2)}, {}, optax.EmptyState(), jax.random.key(0), Guard.new())
     checkpoint.save(checkpoints, state)
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     checkpoint.close(checkpoints)
 
 

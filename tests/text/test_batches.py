@@ -154,7 +154,7 @@ def test_the_next_batch_is_made_meanwhile_and_one_at_a_time(monkeypatch):
     [
         ((Phase(1, 32, 10_000),), {}, "batch_size=10000 is more than the"),
         ((Phase(9, 32, 8), Phase(1, 64, 10_000)), {}, "batch_size=10000 is more than the"),
-        ((Phase(1, 32, 0),), {}, "batch_size=0 must be a multiple of the 1 devices"),
+        ((Phase(1, 32, 0),), {}, "batch_size=0 is too small; use at least 1"),
         ((), {}, "0 phases"),
         (TWO, {"start_step": -1}, "start_step=-1"),
         (TWO, {"dupe_factor": 0}, "dupe_factor=0"),
@@ -167,5 +167,6 @@ def test_what_is_refused_before_the_first_batch(phases, options, sentence):
 
 
 def test_a_batch_must_split_over_the_devices():
-    with jax.set_mesh(sharding.make_mesh(4)), pytest.raises(BadInputError, match="multiple of the 4 devices"):
+    words = "batch_size=6 does not divide over the 4 devices; use a multiple of 4, such as 4 or 8"
+    with jax.set_mesh(sharding.make_mesh(4)), pytest.raises(BadInputError, match=words):
         batches(CORPUS, (Phase(1, 32, 6),), num_steps=1)

@@ -29,7 +29,7 @@ SMALL = {
     "eval_every": 2,
     "save_every": 2,
     "log_every": 1,
-    "canary": False,
+    "compiler_check": False,
     "devices": 2,
 }
 

@@ -56,7 +56,7 @@ import os, signal, sys
 from tests.text.test_prepare_stopped import VOCABULARY, prepare, stopped_after
 kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[3] == "merging":
-    import ssljax.data.text.prepare as module
+    import ssljax.text.prepare as module
     module.write_vocabulary = lambda *_: kill()
     prepare([sys.argv[1]], VOCABULARY, sys.argv[2], block_bytes=500)
 prepare([sys.argv[1]], VOCABULARY, sys.argv[2], block_bytes=500, progress=stopped_after(4, kill))

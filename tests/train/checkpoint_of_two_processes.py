@@ -39,7 +39,7 @@ def main(workdir):
         state = on_both(states.every_kind(step))
         checkpoint.save(checkpoints, state)
         checkpoint.save(checkpoints, state)
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     assert equal(checkpoint.restore(checkpoints, like), on_both(states.every_kind(2)))
     if jax.process_index() == 0:
         victim = max((checkpoints.directory / "2" / "ocdbt.process_1" / "d").iterdir(), key=lambda p: p.stat().length)
@@ -50,9 +50,9 @@ def main(workdir):
     assert equal(checkpoint.restore(checkpoints, like, say=said.append), on_both(states.every_kind(1)))
     assert len(said) == (jax.process_index() == 0)
     checkpoint.save(checkpoints, on_both(states.every_kind(3)))
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     multihost_utils.sync_global_devices("saved")
-    print(json.dumps({"steps": checkpoint.steps(checkpoints)}))
+    print(json.dumps({"steps": checkpoint.all_steps(checkpoints)}))
 
 
 def equal(found, wanted):

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ssljax import optim
 from ssljax.data import loader
 from ssljax.data.order import batch_indices
 from ssljax.run import experiment
+from ssljax.run.task import Task
 from ssljax.types import Method
 from ssljax.vision import views
 
@@ -25,19 +27,20 @@ def method():
         kernel = jax.random.normal(key, (VIEW.size**2 * 3, 4)) / 10
         return {"kernel": kernel}, {"ema": jnp.copy(kernel)}
 
-    def loss(params, aux, batch, key):
+    def loss(params, aux, batch, key, step):
+        del step
         a, b = (batch[name].reshape(len(batch[name]), -1) @ params["kernel"] for name in ("a", "b"))
         noise = jax.random.normal(key, (4,))
         value = jnp.mean((a - b + noise[None]) ** 2) - jnp.mean(jnp.abs(a))
         return value, (aux, {"loss": value})
 
     def after_update(params, aux, step):
-        return {"ema": 0.9 * aux["ema"] + 0.1 * params["kernel"]}
+        return params, {"ema": 0.9 * aux["ema"] + 0.1 * params["kernel"]}
 
     def features(params, aux, inputs):
         return {"embedding": inputs.reshape(len(inputs), -1) @ params["kernel"]}
 
-    return Method(init, loss, after_update, features)
+    return Method(init, loss, after_update, features, encoder=lambda params, aux: (params, {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,13 @@ def source(white=()):
     return [{"image": picture} for picture in pixels]
 
 
+def parts(found):
+    """`(task, method, optimizer)` of an experiment."""
+    task = found.task()
+    pace = found.pace(task.examples)
+    return task, found.method(pace), found.optimizer(pace)
+
+
 def undrawn(task, first, last, shift):
     """What the steps `first` to `last` draw from."""
     return task.undrawn(first, last, shift)
@@ -73,14 +83,14 @@ def recipe(white=(), *, resident=True, epochs=4, events=None):
             records, batch_size=BATCH, seed=SEED, start_step=first, num_steps=last, shift=shift, **place
         )
 
-    def monitor(params, aux):
-        events.append(float(jnp.sum(params["kernel"])))
+    def monitor(learner):
+        events.append(float(jnp.sum(learner.params["kernel"])))
         return {"sum": events[-1]}
 
-    def evaluate(variables):
-        return {label: {"sum": float(jnp.sum(params["kernel"]))} for label, (params, _) in variables.items()}
+    def evaluations(rows):
+        return {label: lambda row=label: {row: {"sum": float(jnp.sum(rows[row].params["kernel"]))}} for label in rows}
 
-    task = experiment.Task(
+    task = Task(
         examples=PICTURES,
         batches=batches,
         undrawn=lambda *steps: batches(*steps, undrawn=True),
@@ -88,16 +98,17 @@ def recipe(white=(), *, resident=True, epochs=4, events=None):
         fingerprint="made up",
         batch_shapes=({"image": jax.ShapeDtypeStruct((BATCH, SIDE, SIDE, 3), np.uint8)},),
         monitor=monitor,
-        evaluate=evaluate,
-        page=lambda params, aux, log: {},
-        export=lambda params, aux, directory: None,
+        evaluations=evaluations,
+        page=lambda learner, log: {},
+        export=lambda learner, directory: "Nothing is exported.",
     )
+    learns = method()
     return experiment.Experiment(
         name="dense",
         label="dense",
-        method=method(),
+        method=lambda pace: learns,
         views=Views(),
-        optimizer=lambda steps: (optax.adam(1e-2), optax.cosine_decay_schedule(1e-2, epochs * steps)),
+        optimizer=lambda pace: optim.Optimizer(*optax.adam(1e-2), {"lr": pace.cosine(1e-2)}),
         batch_size=BATCH,
         task=lambda: task,
         epochs=epochs,

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit on any number of devices; digests; what stays; what is refused."""
+"""Checkpoints are restored bit for bit on any number of devices; digests; what is kept; what is refused."""
 
 import json
 
@@ -22,7 +22,7 @@ def saved(path, *all_states, **options):
     checkpoints = checkpoint.open_checkpoints(str(path), **options)
     for state in all_states:
         checkpoint.save(checkpoints, state)
-    checkpoint.wait(checkpoints)
+    checkpoint.wait_until_finished(checkpoints)
     return checkpoints
 
 
@@ -41,13 +41,13 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, name):
     assert found is not None
     assert jax.tree.structure(found) == jax.tree.structure(state)
     assert states.same(found, state)
-    assert checkpoint.steps(checkpoints) == [12]
+    assert checkpoint.all_steps(checkpoints) == [12]
     checkpoint.close(checkpoints)
 
 
 def test_nothing_saved_is_none(tmp_path):
     assert checkpoint.restore(checkpoint.open_checkpoints(str(tmp_path)), states.every_kind()) is None
-    assert checkpoint.newest_facts(str(tmp_path)) is None
+    assert checkpoint.latest_metadata(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("devices", [None, 4])
@@ -64,8 +64,8 @@ def test_the_step_after_a_save_may_overwrite_the_state(tmp_path, devices):
             checkpoint.save(checkpoints, state)
             for _ in range(3):
                 state = advance(state)
-        checkpoint.wait(checkpoints)
-        assert checkpoint.steps(checkpoints) == [0, 3, 6, 9]
+        checkpoint.wait_until_finished(checkpoints)
+        assert checkpoint.all_steps(checkpoints) == [0, 3, 6, 9]
         found = checkpoint.restore(checkpoints, state)
     assert found is not None
     np.testing.assert_array_equal(found.params["w"], np.full(300_000, np.float32(1.5) ** 9))
@@ -91,10 +91,10 @@ def test_a_digest_does_not_depend_on_the_layout(kind, each_mesh):
     # device_put, not reshard: XLA's collectives may change the payload of a bfloat16 NaN
     split = jax.device_put(array, sharding.data_sharding())
     everywhere = jax.device_put(array, sharding.replicated_sharding())
-    assert digest.digest(split) == digest.digest(everywhere) == digest.whole(array)
-    of_parts = digest.spread_text(digest.spread(split))
-    assert of_parts == digest.spread_text(digest.spread(everywhere)) == digest.digest(array, like=of_parts)
-    assert of_parts != digest.whole(array)
+    assert digest.digest(split) == digest.digest(everywhere) == digest.host_digest(array)
+    of_parts = digest.sharded_digest(digest.sharded_sums(split))
+    assert of_parts == digest.sharded_digest(digest.sharded_sums(everywhere)) == digest.digest(array, like=of_parts)
+    assert of_parts != digest.host_digest(array)
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 1000, 20_001, 600_004])
@@ -102,18 +102,18 @@ def test_every_flipped_bit_changes_a_digest(size):
     rng = np.random.default_rng(size)
     data = rng.integers(0, 256, size, np.uint8)
     places = {(0, 0), (size - 1, 7), *((int(rng.integers(size)), int(rng.integers(8))) for _ in range(60))}
-    digests = {digest.whole(data)}
+    digests = {digest.host_digest(data)}
     for place, bit in places:
         changed = data.copy()
         changed[place] ^= 1 << bit
-        digests.add(digest.whole(changed))
+        digests.add(digest.host_digest(changed))
     assert len(digests) == len(places) + 1
 
 
-@pytest.mark.parametrize("algorithm", [digest.whole, lambda x: digest.spread_text(digest.spread(x))])
+@pytest.mark.parametrize("algorithm", [digest.host_digest, lambda x: digest.sharded_digest(digest.sharded_sums(x))])
 @pytest.mark.parametrize("fill", ["zeros", "random"])
-def test_damage_that_sums_forgive_changes_a_digest(algorithm, fill):
-    """Two signs, exchanged words and blocks, -0.0 for 0.0, another NaN: what a plain or linear sum may not see."""
+def test_damage_that_sums_miss_changes_a_digest(algorithm, fill):
+    """Two sign bits, swapped words and blocks, -0.0 for 0.0, another NaN: what a plain or linear sum may miss."""
     rng = np.random.default_rng(1)
     words = np.zeros(400_000, np.uint32) if fill == "zeros" else rng.integers(0, 2**32, 400_000, np.uint32)
     variants = []
@@ -139,7 +139,7 @@ def test_a_digest_counts_bits_not_values():
 
 
 @pytest.mark.parametrize(
-    ("saved_steps", "options", "stay"),
+    ("saved_steps", "options", "kept"),
     [
         ({1: {}, 2: {}, 3: {}}, {"keep": 2}, {2, 3}),
         ({1: {}, 2: {}, 3: {}}, {"keep": 0}, {3}),
@@ -152,23 +152,23 @@ def test_a_digest_counts_bits_not_values():
         ({}, {"keep": 2}, set()),
     ],
 )
-def test_which_steps_stay(saved_steps, options, stay):
-    assert retention.keepers(saved_steps, **options) == stay
+def test_which_steps_are_kept(saved_steps, options, kept):
+    assert retention.steps_to_keep(saved_steps, **options) == kept
 
 
 def test_saving_keeps_what_is_asked_for(tmp_path):
     checkpoints = checkpoint.open_checkpoints(str(tmp_path), keep=2, keep_every=4, best=("knn", "max"))
     for step, knn in enumerate([10.0, 90.0, 20.0, 30.0, float("nan"), 50.0, 60.0], start=1):
         checkpoint.save(checkpoints, states.every_kind(step), {"knn": knn})
-    checkpoint.wait(checkpoints)
-    assert checkpoint.steps(checkpoints) == [2, 4, 6, 7]
+    checkpoint.wait_until_finished(checkpoints)
+    assert checkpoint.all_steps(checkpoints) == [2, 4, 6, 7]
     assert sorted(path.name for path in checkpoints.directory.iterdir()) == ["2", "4", "6", "7"]
 
 
-def test_the_manifest_says_what_was_saved(tmp_path):
-    facts = {"experiment": "moco", "config": {"seed": 3}, "versions": {"jax": "0.10"}, "data": None}
-    checkpoints = saved(tmp_path, states.every_kind(4), facts=facts)
-    assert checkpoint.newest_facts(str(tmp_path)) == facts
+def test_the_manifest_describes_what_was_saved(tmp_path):
+    metadata = {"experiment": "moco", "config": {"seed": 3}, "versions": {"jax": "0.10"}, "data": None}
+    checkpoints = saved(tmp_path, states.every_kind(4), metadata=metadata)
+    assert checkpoint.latest_metadata(str(tmp_path)) == metadata
     body = json.loads((tmp_path / "checkpoints/4/manifest.json").read_text())["manifest"]
     assert body == manifest.read(checkpoints.directory / "4")
     assert body["step"] == 4
@@ -177,7 +177,7 @@ def test_the_manifest_says_what_was_saved(tmp_path):
     assert all((tmp_path / "checkpoints/4" / name).stat().st_size == size for name, (size, _) in body["files"].items())
 
 
-def test_a_committed_step_is_left_as_it_is(tmp_path):
+def test_a_committed_step_is_not_overwritten(tmp_path):
     first = states.every_kind(3)
     checkpoints = saved(tmp_path, first, states.fill(first, seed=9, step=3))
     assert states.same(checkpoint.restore(checkpoints, first), first)
@@ -186,19 +186,25 @@ def test_a_committed_step_is_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (lambda: states.every_kind(width=6), r"opt_state/1/0/x is int8\[3, 5\] there and int8\[3, 6\] here"),
-        (lambda: states.every_kind().replace(aux={}), "aux/queue is float32.* there and missing here"),
-        (lambda: states.every_kind().replace(step=jnp.uint32(0)), r"step is int32\[\] there and uint32\[\] here"),
+        (
+            lambda: states.every_kind(width=6),
+            r"opt_state/1/0/x is int8\[3, 5\] in the checkpoint and int8\[3, 6\] here",
+        ),
+        (lambda: states.every_kind().replace(aux={}), "aux/queue is float32.* in the checkpoint and missing here"),
+        (
+            lambda: states.every_kind().replace(step=jnp.uint32(0)),
+            r"step is int32\[\] in the checkpoint and uint32\[\] here",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path, other, message):
     checkpoints = saved(tmp_path, states.every_kind(1), states.every_kind(2))
-    with pytest.raises(BadInputError, match=f"/2 does not fit: {message}; .* another --workdir"):
+    with pytest.raises(BadInputError, match=f"/2 does not match this run: {message}; .* another --workdir"):
         checkpoint.restore(checkpoints, other())
-    assert checkpoint.steps(checkpoints) == [1, 2]
+    assert checkpoint.all_steps(checkpoints) == [1, 2]
 
 
-def test_leftovers_go_and_their_step_can_be_saved(tmp_path):
+def test_unfinished_saves_are_removed_and_their_step_can_be_saved(tmp_path):
     checkpoint.close(saved(tmp_path, states.every_kind(6)))
     for name in ("7.orbax-checkpoint-tmp-0", "7.orbax-checkpoint-tmp", "3.going"):
         (tmp_path / "checkpoints" / name / "d").mkdir(parents=True)

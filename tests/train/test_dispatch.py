@@ -20,7 +20,7 @@ from ssljax.train.step import compile_step
 from ssljax.types import BadInputError
 from tests.train import dense
 
-EVERY = {"log_every": 5, "save_every": 1, "eval_every": 2, "canary": False, "stall_timeout": 0}
+EVERY = {"log_every": 5, "save_every": 1, "eval_every": 2, "compiler_check": False, "stall_timeout": 0}
 TIMES = {"examples_per_second", "input_wait", "host_gap_ms", "seconds"}
 
 
@@ -84,12 +84,12 @@ def stopped(monkeypatch, at):
 
     def signalled(running, step, state):
         if step >= at:
-            monkeypatch.setattr(interruption.Interruption, "due", lambda self, step: True)
+            monkeypatch.setattr(interruption.Interruption, "should_stop", lambda self, step: True)
         boundary(running, step, state)
 
     with monkeypatch.context() as patch:
         patch.setattr(pretraining._Running, "boundary", signalled)
-        with pytest.raises(interruption.Interrupted, match=rf"Stopped at step ({at}|{at + 2}), saved"):
+        with pytest.raises(interruption.Interrupted, match=rf"Stopped by .* at step ({at}|{at + 2}); .* saved"):
             yield
     monkeypatch.undo()
 
@@ -125,9 +125,9 @@ def test_losses_are_those_of_the_streamed_path_on_any_mesh(each_mesh):
     losses = []
     for resident in (True, False):
         recipe = dense.recipe(resident=resident)
-        task, (optimizer, _) = recipe.task(), recipe.optimizer(dense.PER_EPOCH)
-        state = init_state(recipe.method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
-        step = compile_step(recipe.method, recipe.views, optimizer)
+        task, method, optimizer = dense.parts(recipe)
+        state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+        step = compile_step(method, recipe.views, optimizer)
         losses.append([])
         for batch in dense.undrawn(task, 0, 12, 0):
             state, metrics = step(state, batch)
@@ -140,11 +140,11 @@ def test_losses_are_those_of_the_streamed_path_on_any_mesh(each_mesh):
 def test_several_steps_keep_the_state_s_layout_on_a_mesh(devices):
     with sharding.use_mesh(sharding.make_mesh(devices)):
         recipe = dense.recipe()
-        task, (optimizer, _) = recipe.task(), recipe.optimizer(dense.PER_EPOCH)
-        step = compile_step(recipe.method, recipe.views, optimizer)
+        task, method, optimizer = dense.parts(recipe)
+        step = compile_step(method, recipe.views, optimizer)
         ends = []
         for sizes in ((1,) * 8, (3, 5)):
-            state = init_state(recipe.method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+            state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
             items, begun = list(dense.undrawn(task, 0, 8, 0)), 0
             for size in sizes:
                 state, metrics = step(state, items[begun], steps=size)
@@ -158,13 +158,13 @@ def test_several_steps_keep_the_state_s_layout_on_a_mesh(devices):
 
 def test_the_loop_moves_nothing_between_host_and_device_unasked():
     recipe = dense.recipe()
-    task, (optimizer, schedule) = recipe.task(), recipe.optimizer(dense.PER_EPOCH)
-    rate, rows = jax.jit(schedule), []
+    task, method, optimizer = dense.parts(recipe)
+    rows = []
     with sharding.use_mesh(sharding.make_mesh(2)):
         for steps in (1, 5):
-            state = init_state(recipe.method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+            state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
             batches = dense.undrawn(task, 0, 20, 0)
-            step_fn = compile_step(recipe.method, recipe.views, optimizer)
+            step_fn = compile_step(method, recipe.views, optimizer)
             with jax.transfer_guard("disallow"):
                 with pytest.raises(Exception, match=r"[Dd]isallowed"):
                     jnp.add(jnp.float32(1), np.ones(3, np.float32))  # the guard is there
@@ -175,7 +175,6 @@ def test_the_loop_moves_nothing_between_host_and_device_unasked():
                     total_steps=20,
                     log_every=5,
                     log=lambda step, metrics: rows.append(metrics),
-                    also=lambda state: {"lr": rate(state.step)},
                     steps_per_dispatch=steps,
                 )
     assert len(rows) == 2 * 4

@@ -32,7 +32,7 @@ OPTIMIZERS = {
 
 @pytest.fixture(autouse=True)
 def _toys_are_large(monkeypatch):
-    monkeypatch.setattr(layout, "SMALLEST", 16)
+    monkeypatch.setattr(layout, "MIN_SHARDED_SIZE", 16)
 
 
 @functools.cache
@@ -115,17 +115,19 @@ def test_checkpoints_fit_either_layout(devices, tmp_path):
     shapes = states._shapes("moco")
     with sharding.use_mesh(sharding.make_mesh(8)):
         made = states.fill(shapes, 5, 5)
-        split, whole = jax.jit(layout.spread)(made), jax.jit(sharding.gather)(made)
+        split, whole = jax.jit(layout.shard_state)(made), jax.jit(sharding.gather)(made)
         for name, state in (("split", split), ("whole", whole)):
             checkpoints = checkpoint.open_checkpoints(str(tmp_path / name))
             checkpoint.save(checkpoints, state)
-            checkpoint.wait(checkpoints)
+            checkpoint.wait_until_finished(checkpoints)
             checkpoint.close(checkpoints)
-    bodies = [manifest.read(checkpoint.retention.folder(str(tmp_path / name)) / "5") for name in ("split", "whole")]
+    bodies = [
+        manifest.read(checkpoint.retention.checkpoint_dir(str(tmp_path / name)) / "5") for name in ("split", "whole")
+    ]
     assert bodies[0]["leaves"] == bodies[1]["leaves"]
     with sharding.use_mesh(sharding.make_mesh(devices)):
         made = states.fill(shapes, 5, 5)
-        like = {"split": jax.jit(sharding.gather)(made), "whole": jax.jit(layout.spread)(made)}
+        like = {"split": jax.jit(sharding.gather)(made), "whole": jax.jit(layout.shard_state)(made)}
         for name, model in like.items():
             checkpoints = checkpoint.open_checkpoints(str(tmp_path / name))
             found = checkpoint.restore(checkpoints, model)
@@ -141,7 +143,7 @@ def test_a_run_goes_on_in_the_other_layout(tmp_path, monkeypatch, steps, split_f
     whole = test_dispatch.run(tmp_path / "whole", dense.recipe(), **options)
     with test_dispatch.stopped(monkeypatch, at=7 if steps == 1 else 5):
         test_dispatch.run(tmp_path / "run", dense.recipe(), shard_state=split_first, **options)
-    monkeypatch.setattr(layout, "SMALLEST", 16)  # which `stopped` has undone
+    monkeypatch.setattr(layout, "MIN_SHARDED_SIZE", 16)  # which `stopped` has undone
     rows = test_dispatch.run(tmp_path / "run", dense.recipe(), shard_state=not split_first, **options)
     rows = [row for row in rows if row["step"] % 5 == 0]
     assert [row["step"] for row in rows] == [row["step"] for row in whole] == [5, 10, 15, 20]
@@ -151,25 +153,26 @@ def test_a_run_goes_on_in_the_other_layout(tmp_path, monkeypatch, steps, split_f
 
 
 def test_the_largest_axis_that_the_devices_divide_is_split(monkeypatch):
-    monkeypatch.setattr(layout, "SMALLEST", 64)
+    monkeypatch.setattr(layout, "MIN_SHARDED_SIZE", 64)
     with sharding.use_mesh(sharding.make_mesh(8)):
-        assert layout.spec((8, 16)) == P(None, "data")
-        assert layout.spec((16, 8, 17)) == P("data", None, None)
-        assert layout.spec((8, 8)) == P("data", None)
+        assert layout.partition_spec((8, 16)) == P(None, "data")
+        assert layout.partition_spec((16, 8, 17)) == P("data", None, None)
+        assert layout.partition_spec((8, 8)) == P("data", None)
         for stays_whole in ((), (56,), (7, 1023), (0, 8)):
-            assert layout.spec(stays_whole) == P()
+            assert layout.partition_spec(stays_whole) == P()
 
 
 def test_a_discarded_update_leaves_a_split_state_as_it_was():
-    def loss(params, aux, batch, key):
-        del key
+    def loss(params, aux, batch, key, step):
+        del key, step
         return jnp.sum(params["w"]) * jnp.mean(batch["x"]), (aux, {})
 
     method = Method(
         lambda key, batch: ({"w": jax.random.normal(key, (16, 3))}, {"key_params": jnp.ones((16, 3))}),
         loss,
-        lambda params, aux, step: {"key_params": 0.9 * aux["key_params"] + 0.1 * params["w"]},
+        lambda params, aux, step: (params, {"key_params": 0.9 * aux["key_params"] + 0.1 * params["w"]}),
         lambda params, aux, inputs: {},
+        lambda params, aux: (params, {}),
     )
     optimizer, views = optim.sgd(0.1), lambda key, **batch: batch
     with sharding.use_mesh(sharding.make_mesh(8)):

@@ -79,9 +79,10 @@ def test_the_state_keeps_its_types_and_is_donated():
 def test_an_update_copies_none_of_the_moments_that_it_replaces():
     recipe = dense.recipe()
     optimizer = optim.adamw(0.1, weight_decay=0.1)
-    state = init_state(recipe.method, optimizer, recipe.views, recipe.task().batch_shapes[0], seed=0)
-    batch = next(iter(recipe.task().batches(0, 1, 0)))
-    found = compile_step(recipe.method, recipe.views, optimizer).lower(state, batch).compile().as_text() or ""
+    task, method, _ = dense.parts(recipe)
+    state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+    batch = next(iter(task.batches(0, 1, 0)))
+    found = compile_step(method, recipe.views, optimizer).lower(state, batch).compile().as_text() or ""
     shape = ",".join(map(str, state.params["kernel"].shape))
     assert f"f32[{shape}]" in found
     assert not re.findall(rf"f32\[{shape}\]\S* copy\(\S*opt_state", found)
@@ -94,3 +95,65 @@ def test_steps_draw_different_views_and_the_same_ones_when_repeated():
     loss = jax.jit(lambda state: step(state, batch)[1]["loss"])
     assert float(loss(state)) == float(loss(state))
     assert float(loss(state)) != float(loss(dataclasses.replace(state, step=state.step + 1)))
+
+
+def test_schedules_are_logged_at_the_values_that_the_update_used():
+    method, two_views, _, _ = start(None)
+    optimizer = optim.sgd(lambda step: jnp.asarray(0.5, jnp.float32) ** step, momentum=0.0)
+    shapes = {"image": jax.ShapeDtypeStruct((toy.BATCH, toy.SIDE, toy.SIDE, 3), jnp.uint8)}
+    state = init_state(method, optimizer, two_views, shapes, seed=0)
+    step = jax.jit(functools.partial(train_step, method=method, views=two_views, optimizer=optimizer))
+    gradient_of = jax.jit(lambda state, batch: gradient(method, two_views, state, batch))
+    for number, batch in enumerate(toy.picture_batches(3)):
+        grads = gradient_of(state, batch)
+        after, metrics = step(state, batch)
+        assert float(metrics["lr"]) == 0.5**number
+        wanted = jax.tree.map(lambda old, grad, rate=0.5**number: old - rate * grad, state.params, grads)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), after.params, wanted)
+        state = after
+
+
+def gradient(method, views, state, batch):
+    views_key, loss_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    loss = functools.partial(method.loss, aux=state.aux, batch=views(views_key, **batch), key=loss_key, step=state.step)
+    return jax.grad(lambda params: loss(params)[0])(state.params)
+
+
+@pytest.mark.parametrize("rate", [jnp.nan, jnp.inf])
+def test_an_update_that_is_not_finite_changes_nothing(rate):
+    method, two_views, _, _ = start(None)
+    optimizer = optim.sgd(lambda step: jnp.where(step == 1, rate, 0.1))
+    shapes = {"image": jax.ShapeDtypeStruct((toy.BATCH, toy.SIDE, toy.SIDE, 3), jnp.uint8)}
+    state = init_state(method, optimizer, two_views, shapes, seed=0)
+    step = jax.jit(functools.partial(train_step, method=method, views=two_views, optimizer=optimizer))
+    batches = toy.picture_batches(3)
+    good, _ = step(state, batches[0])
+    kept, metrics = step(good, batches[1])
+    assert np.isfinite(metrics["loss"])
+    assert np.isfinite(metrics["grad_norm"])
+    assert int(metrics["guard"].total) == 1
+    found, before = ((state.params, state.aux, state.opt_state) for state in (kept, good))
+    jax.tree.map(np.testing.assert_array_equal, found, before)
+
+
+def test_a_step_gets_its_number_and_parameters_come_back_from_after_update():
+    seen = dense.method()
+
+    def loss(params, aux, batch, key, step):
+        value, (aux, metrics) = seen.loss(params, aux, batch, key, step)
+        return value, (aux, metrics | {"number": step.astype(jnp.float32)})
+
+    def after_update(params, aux, step):
+        params = {"kernel": params["kernel"] / jnp.linalg.norm(params["kernel"])}
+        return params, {"ema": params["kernel"] * step}
+
+    method = seen._replace(loss=loss, after_update=after_update)
+    recipe, optimizer = dense.recipe(), optim.sgd(0.1)
+    task = recipe.task()
+    state = init_state(method, optimizer, recipe.views, task.batch_shapes[0], seed=0)
+    step = compile_step(method, recipe.views, optimizer)
+    for number, batch in enumerate(task.batches(0, 3, 0)):
+        state, metrics = step(state, batch)
+        assert float(metrics["number"]) == number
+        np.testing.assert_allclose(np.linalg.norm(state.params["kernel"]), 1, rtol=1e-6)
+        np.testing.assert_allclose(state.aux["ema"], number * state.params["kernel"], rtol=1e-6)

@@ -27,7 +27,7 @@ def make(name: str):
     backbone = resnet.resnet((1,), stem="cifar", width=4, groups=8 if name == "moco" else 1)
     head = heads.mlp((8, 8))
     method = moco(backbone, head, queue_size=64, symmetric=True) if name == "moco" else simclr(backbone, head)
-    return method, views.TwoViews(recipe, recipe), optim.sgd(optim.cosine(0.1, 10))
+    return method, views.Views((recipe, recipe)), optim.sgd(optim.cosine(0.1, 10))
 
 
 def losses(name: str, steps: int = 4) -> list[float]:

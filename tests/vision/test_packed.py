@@ -89,7 +89,7 @@ def test_unlabelled_pictures(tmp_path):
 
 def test_a_killed_run_leaves_nothing_that_looks_finished(folder, tmp_path):
     code = (
-        "import os\nfrom experiments import pack_images\nfrom ssljax.data import packed\n"
+        "import os\nfrom experiments import pack_images\nfrom ssljax.vision import packed\n"
         "packed._flush = lambda file: os.kill(os.getpid(), 9)\n"
         f"pack_images.run(pack_images.Config(data='folder:{folder}', out='{tmp_path}/out', size={SIZE}))"
     )

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssljax.types import BadInputError
-from ssljax.vision.pictures import crop_box, decode, random_crops, resize_center
+from ssljax.vision.pictures import Crop, crop_box, crops_by_size, decode, random_crops, resize_center
 
 
 def triangle_resize(image, new_height, new_width):
@@ -37,6 +38,17 @@ def test_resize_center(height, width, size, resize, channels):
     assert result["label"] == 3
 
 
+@pytest.mark.parametrize(("height", "width"), [(37, 61), (20, 30)])
+def test_resize_center_is_bicubic_where_asked(height, width):
+    image = picture(height, width)
+    size = (int(24 * width / min(height, width)), int(24 * height / min(height, width)))
+    wanted = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    top, left = round((size[1] - 24) / 2), round((size[0] - 24) / 2)
+    result = resize_center(24, 24, "bicubic")({"image": image}, np.random.default_rng(0))["image"]
+    np.testing.assert_array_equal(result, wanted[top : top + 24, left : left + 24])
+    assert not np.array_equal(result, resize_center(24, 24)({"image": image}, np.random.default_rng(0))["image"])
+
+
 def test_a_crop_larger_than_the_resized_picture_is_refused():
     with pytest.raises(BadInputError, match="size=300: the central crop must lie within resize=256"):
         resize_center(300, 256)
@@ -52,6 +64,33 @@ def test_random_crops_are_resized_boxes(channels):
         wanted = triangle_resize(image[top:bottom, left:right], 12, 12)
         np.testing.assert_allclose(crop, wanted, atol=1.01)
     assert not np.array_equal(result[0], result[1])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_of_several_sizes_draw_their_boxes_in_order(channels):
+    image, first, small = picture(30, 45, channels), Crop(12, interpolation="bicubic"), Crop(6, (0.05, 0.4), (1.0, 2.0))
+    crops = (first, small, first, small, small)
+    result = crops_by_size(crops)({"image": image, "label": 3}, np.random.default_rng(5))
+    assert {name: np.shape(value) for name, value in result.items()} == {
+        "crops_12": (2, 12, 12, channels),
+        "crops_6": (3, 6, 6, channels),
+        "label": (),
+    }
+    rng, made = np.random.default_rng(5), {12: iter(result["crops_12"]), 6: iter(result["crops_6"])}
+    for crop in crops:
+        left, top, right, bottom = crop_box(30, 45, crop.scale, crop.ratio, rng)
+        cut = image[top:bottom, left:right]
+        method = Image.Resampling[crop.interpolation.upper()]
+        wanted = Image.fromarray(cut if channels == 3 else cut[..., 0]).resize((crop.size, crop.size), method)
+        np.testing.assert_array_equal(next(made[crop.size]), np.asarray(wanted).reshape(crop.size, crop.size, channels))
+
+
+def test_crops_of_one_size_are_those_of_random_crops():
+    image = picture(30, 45)
+    ours = crops_by_size((Crop(12, (0.2, 1.0)),) * 2)({"image": image}, np.random.default_rng(5))["crops_12"]
+    np.testing.assert_array_equal(
+        ours, random_crops(12, (0.2, 1.0))({"image": image}, np.random.default_rng(5))["image"]
+    )
 
 
 def test_the_whole_picture_is_one_possible_crop():

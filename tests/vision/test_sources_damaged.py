@@ -149,12 +149,12 @@ def test_check_enough_and_require_labels(tmp_path, classes):
     source = open_source(f"folder:{classes[0]}", "train")
     check_enough(source, 6)
     require_labels(source)
-    with pytest.raises(BadInputError, match="has 6 pictures, less than a batch of 7"):
+    with pytest.raises(BadInputError, match="has 6 examples, less than batch_size=7"):
         check_enough(source, 7)
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "0.png").write_bytes(encoded(colours(4, 4)))
     single = open_source(f"folder:{tmp_path}/flat", "train")
-    with pytest.raises(BadInputError, match="has 1 picture, less than a batch of 2"):
+    with pytest.raises(BadInputError, match="has 1 example, less than batch_size=2"):
         check_enough(single, 2)
     with pytest.raises(BadInputError, match="has no labels"):
         require_labels(single)

@@ -36,6 +36,33 @@ def test_crop_equals_pillow(shape, box, size, flip, channels):
     assert error.mean() <= 0.35 / 255
 
 
+_crop = jax.jit(views.resized_crop, static_argnames=("size", "interpolation"))
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_crop_of_floats_equals_torchvision(mode):
+    theirs = expected("views_crops_torchvision")
+    for number, (shape, box, size) in enumerate(views_oracles.CROPS):
+        image, wanted = views_oracles.crop_image(*shape), theirs[f"{mode}_{number}"]
+        for flip in (False, True):
+            ours = _crop(image, np.array(box), size=size, flip=flip, interpolation=mode)
+            np.testing.assert_allclose(ours, wanted[:, ::-1] if flip else wanted, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(41, 58, 11), (37, 29, 40)])
+def test_bicubic_crop_of_random_boxes_equals_pillow(height, width, size):
+    rng = np.random.default_rng(2)
+    # a smooth picture far from black and white: Pillow clips to uint8 after each axis, ours does not
+    pixels = np.array(Image.fromarray(rng.integers(64, 192, (7, 7, 3), np.uint8)).resize((width, height)))
+    for _ in range(30):
+        top, left = int(rng.integers(height)), int(rng.integers(width))
+        tall, wide = int(rng.integers(1, height - top + 1)), int(rng.integers(1, width - left + 1))
+        cut = Image.fromarray(pixels[top : top + tall, left : left + wide])
+        theirs = np.asarray(cut.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
+        ours = _crop(pixels, np.array([top, left, tall, wide]), size=size, interpolation="bicubic")
+        assert np.abs(ours - theirs).max() <= 1.3 / 255  # a half level, after a half that negative weights stretch
+
+
 def test_crop_of_floats_keeps_their_units():
     image = np.random.default_rng(1).normal(size=(7, 7, 2)).astype(np.float32)
     np.testing.assert_allclose(views.resized_crop(image, np.array([0, 0, 7, 7]), 7), image, atol=1e-6, rtol=0)

@@ -14,10 +14,10 @@ from ssljax.vision.views.drawn import draw
 
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
 RECIPES = {
-    "moco_v1": views.moco_v1().view_1,
-    "moco_v2": views.moco_v2().view_1,
-    "byol": views.byol().view_2,
-    "cifar": views.cifar().view_1,
+    "moco_v1": views.moco_v1().recipes[0],
+    "moco_v2": views.moco_v2().recipes[0],
+    "byol": views.byol().recipes[1],
+    "cifar": views.cifar().recipes[0],
 }
 LARGE = replace(RECIPES["moco_v2"], **PLAIN)
 
@@ -36,6 +36,7 @@ def _both(view, images, seed):
     return together, jax.jit(lambda pairs: jax.lax.map(one(in_turn.apply), pairs))((keys, images))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(
     ("name", "shape", "size"),
     [
@@ -46,8 +47,8 @@ def _both(view, images, seed):
         ("cifar", (8, 97, 40, 3), 8),
     ],
 )
-def test_both_ways_give_the_same_views(name, shape, size):
-    view = replace(RECIPES[name], size=size, solarize_threshold=0.7, **PLAIN)
+def test_both_ways_give_the_same_views(name, shape, size, interpolation):
+    view = replace(RECIPES[name], size=size, interpolation=interpolation, solarize_threshold=0.7, **PLAIN)
     together, in_turns = _both(view, jnp.asarray(_images(*shape)), seed=size)
     assert together.shape == (shape[0], size, size, shape[3])
     np.testing.assert_allclose(in_turns, together, atol=1e-5, rtol=0)
@@ -69,14 +70,16 @@ def test_large_images_go_in_turn_on_a_cpu_and_together_on_a_tpu():
     assert "gather" not in text
 
 
-@pytest.fixture(scope="module")
-def large_views():
-    return np.asarray(views.augment(jax.random.key(3), _images(8, 99, 97, 3), LARGE))
+@pytest.fixture(scope="module", params=["bilinear", "bicubic"])
+def large_views(request):
+    view = replace(LARGE, interpolation=request.param)
+    return view, np.asarray(views.augment(jax.random.key(3), _images(8, 99, 97, 3), view))
 
 
 def test_views_of_large_images_are_the_same_on_every_mesh(large_views, each_mesh):
     images = sharding.shard(jnp.asarray(_images(8, 99, 97, 3)))
-    ours = views.augment(jax.random.key(3), images, LARGE)
+    view, without_mesh = large_views
+    ours = views.augment(jax.random.key(3), images, view)
     if each_mesh:
         assert len(ours.addressable_shards) == each_mesh
-    np.testing.assert_allclose(ours, large_views, atol=2e-5, rtol=0)
+    np.testing.assert_allclose(ours, without_mesh, atol=2e-5, rtol=0)

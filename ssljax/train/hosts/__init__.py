@@ -1,1 +1,1 @@
-"""Processes among each other and with the machine: signals, locks, heartbeats, leaving together."""
+"""The processes of a run: signals, the workdir's lock, heartbeats, and exiting together."""

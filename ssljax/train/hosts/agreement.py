@@ -1,14 +1,14 @@
-"""The processes of a run agree on what one of them knows; all of them must call these, in the same order."""
+"""Values that one process knows and all of them need; every process must make these calls, in the same order."""
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_BYTES = 400
+_MAX_BYTES = 2048
 
 
-def from_first(numbers: list[int]) -> list[int]:
-    """The first process's numbers, on every process."""
+def broadcast_from_process_0(numbers: list[int]) -> list[int]:
+    """Process 0's numbers, on every process."""
     if jax.process_count() == 1:
         return numbers
     count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
@@ -16,12 +16,12 @@ def from_first(numbers: list[int]) -> list[int]:
     return [int(number) for number in multihost_utils.broadcast_one_to_all(mine)] if count else []
 
 
-def first_text(text: str) -> str:
-    """The text of the first process that has one, on every process; "" if none has."""
+def first_nonempty_text(text: str) -> str:
+    """The text of the first process that passes one, on every process; "" if none does."""
     if jax.process_count() == 1:
         return text
-    mine = np.zeros(_BYTES, np.uint8)
-    data = np.frombuffer(text.encode()[:_BYTES], np.uint8)
+    mine = np.zeros(_MAX_BYTES, np.uint8)
+    data = np.frombuffer(text.encode()[:_MAX_BYTES], np.uint8)
     mine[: data.size] = data
     texts = (bytes(row).rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(mine))
     return next((found for found in texts if found), "")

@@ -1,4 +1,4 @@
-"""The ways out of a run that was interrupted: all of them exit with 75."""
+"""Exit codes of a run that did not finish, and how an interrupted one exits."""
 
 import atexit
 import os
@@ -10,44 +10,50 @@ from typing import NoReturn
 
 from ssljax.train.hosts import processes
 
-EXIT = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+EXIT_STALLED = 76  # a process is stuck or gone, or the lock of the workdir was lost
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-begun = False  # from then on handlers stay as `leave` has set them
+exiting = False  # from then on the signal handlers are those that `exit_interrupted` has installed
 deadline: float | None = None  # of the last interruption, on the monotonic clock
 
 
-def leave(stopped: BaseException | str, within: float = 5.0) -> NoReturn:
-    """Say why on standard error and exit with 75, at the latest when the grace is over or, without one, `within` s."""
-    global begun
-    begun = True
+def exit_interrupted(message: BaseException | str, timeout: float = 5.0) -> NoReturn:
+    """Print the message on standard error and exit with 75.
+
+    Args:
+        message: one sentence.
+        timeout: seconds after which the process exits whatever Python's shutdown waits for; the rest of the
+            interruption's grace period, where there is one, counts instead.
+    """
+    global exiting
+    exiting = True
     sys.stdout.flush()
-    processes.say(str(stopped))
+    processes.write_stderr(str(message))
     if deadline is not None:
-        within = max(deadline - time.monotonic(), 1.0)
-    last = threading.Timer(within, os._exit, (EXIT,))
-    last.daemon = True
-    last.start()
+        timeout = max(deadline - time.monotonic(), 1.0)
+    timer = threading.Timer(timeout, os._exit, (EXIT_INTERRUPTED,))
+    timer.daemon = True
+    timer.start()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, lambda *_: os._exit(EXIT))
-    sys.exit(EXIT)
+            signal.signal(number, lambda *_: os._exit(EXIT_INTERRUPTED))
+    sys.exit(EXIT_INTERRUPTED)
 
 
-def end_unsaved(why: str) -> NoReturn:
-    """Exit with 75 at once; what is committed stays."""
-    line = f"{why}; what came after the last checkpoint is not saved. The same command takes the run up there."
-    speaker = threading.Thread(target=processes.say, args=(line,), daemon=True)
-    speaker.start()
-    speaker.join(timeout=1.0)  # a full pipe must not keep the process
-    os._exit(EXIT)
+def exit_immediately(message: str) -> NoReturn:
+    """Print the message on standard error and exit with 75, from any thread and without saving."""
+    writer = threading.Thread(target=processes.write_stderr, args=(message,), daemon=True)
+    writer.start()
+    writer.join(timeout=1.0)  # a full pipe must not block the exit
+    os._exit(EXIT_INTERRUPTED)
 
 
-def _end() -> None:
-    # Python gives the handlers back before it ends, and another signal would kill while libraries are torn down
-    if begun:
+def _exit_before_teardown() -> None:
+    # Python restores the default handlers before it ends: a signal would kill it while libraries are torn down
+    if exiting:
         sys.stdout.flush()
-        os._exit(EXIT)
+        os._exit(EXIT_INTERRUPTED)
 
 
-atexit.register(_end)  # early, so that it comes after the others
+atexit.register(_exit_before_teardown)  # registered early, so that it runs after the other exit functions

@@ -12,62 +12,49 @@ from typing import Any
 
 from ssljax.train.buckets import is_local
 from ssljax.train.hosts import processes
-from ssljax.train.hosts.processes import Owner, condition, this_process
+from ssljax.train.hosts.exits import EXIT_STALLED
+from ssljax.train.hosts.processes import ProcessInfo, condition, this_process
 from ssljax.types import BadInputError
 
-REFRESH = 20.0  # seconds between signs of life
-STALE = 120.0  # seconds without one after which a lock in a bucket is taken over
-SETTLE = 1.0  # seconds in which another claim on the same bucket would show
-LOST = 76  # exit code
+REFRESH = 20.0  # seconds between heartbeats
+STALE = 120.0  # seconds without one after which a lock in a bucket can be acquired by another run
+SETTLE = 1.0  # seconds in which a concurrent claim on the same bucket becomes visible
 
-_held: set[int] = set()  # descriptors of the locks of this process
+_held: set[int] = set()  # file descriptors of this process's locks
 
 
 @contextlib.contextmanager
 def hold(workdir: Any) -> Iterator[None]:
-    """Be the only run in `workdir` for the length of the block; process 0 holds the lock for all of a run.
+    """Be the only run in `workdir` for the length of the block; process 0 holds the lock for all processes.
 
-    In a local directory the kernel holds the lock, so it is free the moment its owner dies, however it dies. In a
-    bucket (`gs://`) a file does, refreshed every 20 s; it is taken over when it is older than two minutes, or at once
-    when its owner was a process of this machine that is gone. The file stays behind; it means nothing without its
-    owner.
+    In a local directory it is a lock of the kernel, released the moment its owner dies, however it dies; the file
+    remains, and means nothing without it. In a bucket (`gs://`) it is a file, refreshed every 20 s; another run may
+    acquire it once it is two minutes old, or at once when its owner was a process of this machine that is gone.
 
     Args:
-        workdir: a directory, made if it is not there.
+        workdir: a directory, created if it does not exist.
 
     Raises:
-        BadInputError: another run works there; on every process.
+        BadInputError: another run uses it; on every process.
     """
     import jax
+
+    from ssljax.train.hosts import agreement
 
     with contextlib.ExitStack() as stack:
         refusal = ""
         if jax.process_index() == 0:
             try:
-                stack.enter_context(_hold_here(workdir))
+                stack.enter_context(_hold_in_this_process(workdir))
             except BadInputError as error:
                 refusal = str(error)
-        if refusal := _from_process_0(refusal):
+        if refusal := agreement.first_nonempty_text(refusal):
             raise BadInputError(refusal)
         yield
 
 
-def _from_process_0(text: str) -> str:
-    import jax
-
-    if jax.process_count() == 1:
-        return text
-    import numpy as np
-    from jax.experimental import multihost_utils
-
-    message = np.zeros(2048, np.uint8)
-    encoded = np.frombuffer(text.encode()[: message.size], np.uint8)
-    message[: encoded.size] = encoded
-    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(message))).rstrip(b"\0").decode(errors="replace")
-
-
 @contextlib.contextmanager
-def _hold_here(workdir: Any) -> Iterator[None]:
+def _hold_in_this_process(workdir: Any) -> Iterator[None]:
     from etils import epath
 
     directory = epath.Path(workdir)
@@ -75,18 +62,18 @@ def _hold_here(workdir: Any) -> Iterator[None]:
     me, done = this_process(), threading.Event()
     if is_local(directory):
         try:
-            alive, release = _take_file(directory, me)
+            refresh, release = _acquire_file(directory, me)
         except NotImplementedError:
-            alive, release = _take_object(directory, me)
+            refresh, release = _acquire_object(directory, me)
     else:
-        alive, release = _take_object(directory, me)
+        refresh, release = _acquire_object(directory, me)
 
-    def stay_alive():
+    def refresh_regularly():
         while not done.wait(REFRESH):
             with contextlib.suppress(OSError):
-                alive()
+                refresh()
 
-    thread = threading.Thread(target=stay_alive, name="lock", daemon=True)
+    thread = threading.Thread(target=refresh_regularly, name="lock", daemon=True)
     thread.start()
     try:
         yield
@@ -96,7 +83,7 @@ def _hold_here(workdir: Any) -> Iterator[None]:
         release()
 
 
-def _take_file(directory: Any, me: Owner):
+def _acquire_file(directory: Any, me: ProcessInfo):
     import fcntl
 
     path = os.fspath(directory / "lock.json")
@@ -122,38 +109,39 @@ def _take_file(directory: Any, me: Owner):
     return lambda: os.utime(descriptor), release
 
 
-def _forget_in_child() -> None:
+def _close_in_child() -> None:
     # a worker that outlives a run that was killed must not keep its lock
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _take_object(directory: Any, me: Owner):
+def _acquire_object(directory: Any, me: ProcessInfo):
     path = directory / "lock.json"
-    owner, heard = _read(path)
-    age = time.time() - heard
+    owner, last_time = _read(path)
+    age = time.time() - last_time
     if owner is not None and age < STALE and condition(owner) != "gone":
         raise BadInputError(_refusal(directory, owner, age))
     path.write_text(_line(me))
     time.sleep(SETTLE)
 
     def check():
-        owner, heard = _read(path)
-        return owner, time.time() - heard, owner is None or owner.token == me.token
+        owner, last_time = _read(path)
+        return owner, time.time() - last_time, owner is None or owner.token == me.token
 
     owner, age, mine = check()
     if not mine:
         raise BadInputError(_refusal(directory, owner, age))
 
-    def alive():
+    def refresh():
         owner, _, mine = check()
         if not mine and owner is not None:
-            why = f"since this run had given no sign of life for {STALE:.0f} s"
-            processes.say(f"error: {directory} was taken over by process {owner.pid} on {owner.host}, {why}; it ends.")
-            os._exit(LOST)
+            who = f"process {owner.pid} on {owner.host}"
+            why = f"since this run had sent no heartbeat for {STALE:.0f} s"
+            processes.write_stderr(f"error: {directory} was taken over by {who}, {why}; this run exits.")
+            os._exit(EXIT_STALLED)
         path.write_text(_line(me))
 
     def release():
@@ -161,30 +149,30 @@ def _take_object(directory: Any, me: Owner):
             if check()[2]:
                 path.unlink(missing_ok=True)
 
-    return alive, release
+    return refresh, release
 
 
-def _line(me: Owner) -> str:
+def _line(me: ProcessInfo) -> str:
     return json.dumps(dataclasses.asdict(me) | {"time": time.time()}) + "\n"
 
 
-def _read(path: Any) -> tuple[Owner | None, float]:
-    """The owner in the file and the time of its last sign of life; None when the file says nothing."""
+def _read(path: Any) -> tuple[ProcessInfo | None, float]:
+    """The lock's owner and the time of its last heartbeat; None when the file is empty or damaged."""
     try:
         found = json.loads(path.read_text())
-        heard = float(found.pop("time"))
-        return Owner(**found), heard
+        last_time = float(found.pop("time"))
+        return ProcessInfo(**found), last_time
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None, 0.0
 
 
-def _refusal(directory: Any, owner: Owner | None, age: float) -> str:
+def _refusal(directory: Any, owner: ProcessInfo | None, age: float) -> str:
     if owner is None:
         who = "another process"
     else:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.since))
         who = f"process {owner.pid} on {owner.host} since {since}"
-    mend = "wait until it has ended, stop it, or choose another --workdir"
+    fix = "wait until it has ended, stop it, or choose another --workdir"
     if not is_local(directory):
-        mend += f" (a run that died is replaced {STALE:.0f} s after its last sign of life)"
-    return f"workdir={directory} is in use by {who}, last sign of life {max(age, 0):.0f} s ago; {mend}."
+        fix += f" (the lock of a run that died is released {STALE:.0f} s after its last heartbeat)"
+    return f"workdir={directory} is in use by {who}, last heartbeat {max(age, 0):.0f} s ago; {fix}."

@@ -1,4 +1,4 @@
-"""What a process is to the kernel and to jax."""
+"""A process as the kernel and jax see it."""
 
 import contextlib
 import ctypes
@@ -15,16 +15,16 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Owner:
-    """A process, and when it began to hold something.
+class ProcessInfo:
+    """Identifies a process; stored as JSON in the lock and the heartbeat files.
 
     Attributes:
-        host: the name of its machine.
-        pid: its number there.
-        born: the kernel's start time of that process, "" where there is no /proc.
-        machine: where `pid` means something, as `this_machine` says it.
-        since: seconds of the epoch.
-        token: unique.
+        host: the host's name.
+        pid: the process id on that host.
+        born: the process's start time by the kernel, "" where there is no /proc.
+        machine: the boot and pid namespace in which `pid` is valid, see `this_machine`.
+        since: when this record was created, in seconds since the epoch.
+        token: unique to this record.
     """
 
     host: str
@@ -35,16 +35,16 @@ class Owner:
     token: str
 
 
-def this_process() -> Owner:
-    """The calling process, from now on, with a new token."""
+def this_process() -> ProcessInfo:
+    """The calling process, with a new token."""
     stat = _proc_stat(os.getpid())
     born = stat[1] if stat is not None else ""
-    return Owner(socket.gethostname(), os.getpid(), born, this_machine(), time.time(), uuid.uuid4().hex)
+    return ProcessInfo(socket.gethostname(), os.getpid(), born, this_machine(), time.time(), uuid.uuid4().hex)
 
 
 @functools.cache
 def this_machine() -> str:
-    """The boot and the namespace of process numbers that this process lives in; "" where there is no /proc."""
+    """Identifies this boot of the machine and the pid namespace of this process; "" where there is no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -52,12 +52,12 @@ def this_machine() -> str:
         return ""
 
 
-def condition(owner: Owner) -> str:
+def condition(process: ProcessInfo) -> str:
     """What this machine's kernel knows of the process: "running", "stopped", "gone" or, where it can't say, ""."""
-    if not owner.born or owner.machine != this_machine():
+    if not process.born or process.machine != this_machine():
         return ""
-    stat = _proc_stat(owner.pid)
-    if stat is None or stat[1] != owner.born or stat[0] in "ZX":
+    stat = _proc_stat(process.pid)
+    if stat is None or stat[1] != process.born or stat[0] in "ZX":
         return "gone"
     return "stopped" if stat[0] in "Tt" else "running"
 
@@ -72,7 +72,7 @@ def _proc_stat(pid: int) -> tuple[str, str] | None:
 
 
 def sigaction(number: int, new: bytes | None = None) -> bytes:
-    """The kernel's present `struct sigaction`, as bytes whose first eight are the handler; sets `new` if given."""
+    """The kernel's current `struct sigaction` as bytes, the first eight being the handler; installs `new` if given."""
     old = ctypes.create_string_buffer(256)
     ctypes.CDLL(None).sigaction(int(number), new, old)
     return old.raw
@@ -92,29 +92,29 @@ def is_process_0() -> bool:
 
 
 def jax_client() -> Any:
-    """Jax's client of the coordination service; None in a run of one process, and before jax is loaded."""
+    """Jax's client of the coordination service; None in a run of one process, and before jax is imported."""
     distributed = sys.modules.get("jax._src.distributed")
     if distributed is None or distributed.global_state.num_processes == 1:
         return None
     return distributed.global_state.client
 
 
-def tell(key: str, text: str) -> None:
-    """Leave `text` for the other processes of the run, if they are there."""
+def publish(key: str, text: str) -> None:
+    """Set `key` in jax's key-value store, for the other processes of the run."""
     client = jax_client()
-    with contextlib.suppress(Exception):  # the service is going away: nobody is left to be told
+    with contextlib.suppress(Exception):  # the service is shutting down: no process is left to read it
         client.key_value_set(key, text, allow_overwrite=True)
 
 
-def hear(key: str) -> str:
-    """What a process of the run has left under `key`; "" if none has."""
+def lookup(key: str) -> str:
+    """The value of `key` in jax's key-value store; "" if there is none."""
     try:
         return jax_client().key_value_try_get(key)
-    except Exception:  # jax says "not there" with an exception
+    except Exception:  # jax raises for a missing key
         return ""
 
 
-def say(line: str) -> None:
-    """Write a line on standard error at once, whatever state Python's own streams are in."""
+def write_stderr(line: str) -> None:
+    """Write a line to standard error at once, whatever state Python's own streams are in."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode())

@@ -1,1 +1,1 @@
-"""What the report page is drawn with."""
+"""The report page of a run and its figures."""

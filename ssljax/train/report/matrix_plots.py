@@ -1,4 +1,4 @@
-"""The report's matrices: similarities of embeddings, attention between words; each function returns PNG bytes."""
+"""Matrices of a report: similarities of embeddings, attention between words; each function returns PNG bytes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def similarity_matrix(before, after, labels, class_names=None) -> bytes:
     Args:
         before: float[N, D].
         after: float[N, E], the same images.
-        labels: int[N]; lines part the kinds.
+        labels: int[N]; lines separate the classes.
         class_names: of the labels.
 
     Returns:
@@ -22,9 +22,9 @@ def similarity_matrix(before, after, labels, class_names=None) -> bytes:
     """
     labels = np.asarray(labels)
     order = np.argsort(labels, kind="stable")
-    kinds, starts = np.unique(labels[order], return_index=True)
+    classes, starts = np.unique(labels[order], return_index=True)
     edges = np.append(starts, len(labels))
-    names = [class_name(kind, class_names) for kind in kinds]
+    names = [class_name(label, class_names) for label in classes]
     figure = blank((9.2, 4.6))
     drawn: Any = None
     panels = [figure.add_axes((0.09 + 0.43 * panel, 0.2, 0.37, 0.74)) for panel in (0, 1)]
@@ -49,11 +49,11 @@ def similarity_matrix(before, after, labels, class_names=None) -> bytes:
 
 
 def attention_matrix(weights, words: Sequence[str]) -> bytes:
-    """One head's attention: a row for each word that looks, a column for each that is looked at.
+    """One head's attention: a row for each query word, a column for each key word.
 
     Args:
         weights: float[L, L], rows that sum to 1.
-        words: L of them.
+        words: L strings.
 
     Returns:
         PNG.

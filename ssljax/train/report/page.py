@@ -1,4 +1,4 @@
-"""A run's report: one HTML page that needs no other file."""
+"""The report of a run: one self-contained HTML page."""
 
 import base64
 import dataclasses
@@ -20,7 +20,7 @@ LABELS = {"knn": "kNN", "linear_10_per_class": "linear, 10 per class", "moco": "
 LOWER_IS_BETTER = {"perplexity"}
 SPEED = {
     "Waiting for data, share of the time": {"input_wait": "waiting"},
-    "The host's own time between two dispatches, ms": {"host_gap_ms": "median"},
+    "Host time between two dispatches, ms": {"host_gap_ms": "median"},
 }
 CHARTS = {
     "Loss": {"loss": "loss"},
@@ -35,23 +35,23 @@ CHARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a report shows; a section without data is left out.
+    """The contents of a report; sections without data are omitted.
 
     Attributes:
         title: of the page.
-        description: paragraphs parted by empty lines.
+        description: paragraphs separated by empty lines.
         recipe: (name, paper's value or None, ours).
-        metrics: rows of metrics.jsonl, each with "step"; None stands for a figure that was not finite.
+        metrics: rows of metrics.jsonl, each with "step"; None stands for a value that was not finite.
         results: `{row: {column: per cent, (mean, sd) or None}}`.
-        samples: `{"image": uint8[n, H, W, C], "view_1": float[n, h, w, C] in [0, 1], ...}`.
+        samples: rows of images by name, such as the originals and their views: uint8[n, H, W, C] or float in [0, 1].
         neighbours: (queries uint8[n, H, W, C], found uint8[n, k, H, W, C], query labels [n], found labels [n, k]).
         embeddings: (float[N, D], labels int[N]).
         class_names: of the labels.
-        figures: (caption, PNG) pairs of the experiment's own.
+        figures: (caption, PNG) pairs, additional figures of the experiment.
         environment: `{name: value}`; "seconds" is shown as hours and minutes.
         embedding_dim: D of the embeddings whose deviation is in the metrics, for the 1 / sqrt(D) line.
         charts: `{caption: {metric: label}}`, the curves to draw of `metrics`; those of `SPEED` follow.
-        results_note: what the figures of `results` are.
+        results_note: what the numbers of `results` are.
         tables: (title, header, rows) of strings, each a section of its own.
     """
 
@@ -73,10 +73,10 @@ class Report:
 
 
 def write_report(path: str | os.PathLike[str], report: Report) -> None:
-    """Write the page at once: a reader sees the old file or the new one, never half of it.
+    """Write the page atomically: a reader sees the old file or the new one.
 
     Args:
-        path: of the .html file; its folder is made if it is missing.
+        path: of the .html file; its folder is created if it is missing.
         report: what to show.
     """
     page, path = render(report), epath.Path(path)
@@ -98,7 +98,7 @@ def render(report: Report) -> str:
         ("What the network sees", _samples(report)),
         ("Nearest neighbours", _neighbours(report)),
         ("Map of the embeddings", _map(report)),
-        *((title, _words(header, rows)) for title, header, rows in report.tables),
+        *((title, _text_table(header, rows)) for title, header, rows in report.tables),
         ("Figures", "".join(_figure(caption, png, "wide") for caption, png in report.figures)),
         ("Recipe", _recipe(report)),
         ("Environment", _environment(report)),
@@ -147,7 +147,7 @@ def _best(column: str, scores: Sequence[float]) -> float:
     return min(known, default=-math.inf) if column in LOWER_IS_BETTER else max(scores)
 
 
-def _words(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = [[_text(first), *(f"<td>{_text(cell)}</td>" for cell in others)] for first, *others in rows]
     return _table(list(map(_text, header)), cells)
 

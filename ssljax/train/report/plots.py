@@ -1,4 +1,4 @@
-"""The report's pictures: each function draws one figure and returns it as PNG bytes."""
+"""The figures of a report; each function draws one and returns it as PNG bytes."""
 
 import io
 from collections.abc import Mapping
@@ -10,26 +10,20 @@ PAPER, INK, QUIET, GRID = "#fcfcfa", "#1d1f21", "#5f656b", "#e6e6e2"
 SERIES = ("#1f5a94", "#c2571a", "#3d7d4a", "#7a4b94")
 RIGHT, WRONG = "#2f7d3f", "#b5322a"
 DPI = 200
-MAP_ROWS = 2500
+MAX_COLUMNS, MAX_QUERIES, MAX_POINTS = 10, 8, 2500
 
 
-def curves(
-    series: Mapping[str, tuple[Any, Any]],
-    *,
-    reference: tuple[str, float] | None = None,
-    size: tuple[float, float] = (4.6, 2.5),
-) -> bytes:
-    """Lines over training steps.
+def curves(series: Mapping[str, tuple[Any, Any]], *, reference: tuple[str, float] | None = None) -> bytes:
+    """Curves over training steps.
 
     Args:
-        series: `{label: (steps, values)}`; NaN leaves a gap. A long noisy line is also shown smoothed.
-        reference: a level to compare with, drawn dashed.
-        size: in inches.
+        series: `{label: (steps, values)}`; NaN makes a gap. A long noisy line is also shown smoothed.
+        reference: (label, value) of a level to compare with, drawn dashed.
 
     Returns:
         PNG.
     """
-    figure, axes = _figure(size)
+    figure, axes = _figure((4.6, 2.5))
     for colour, (label, (steps, values)) in zip(SERIES, series.items(), strict=False):
         steps, values = np.asarray(steps), np.asarray(values, float)
         few = len(steps) <= 40
@@ -49,17 +43,16 @@ def curves(
     return png(figure)
 
 
-def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
-    """Rows of pictures with a name at the left; column i belongs together.
+def image_rows(rows: Mapping[str, np.ndarray]) -> bytes:
+    """Rows of images with a name at the left; each column shows one image and its views.
 
     Args:
-        rows: `{name: [n, H, W, C]}`, uint8 or float in [0, 1], C of 1 or 3.
-        limit: columns at most.
+        rows: `{name: [n, H, W, C]}`, uint8 or float in [0, 1], C of 1 or 3; the first `MAX_COLUMNS` are shown.
 
     Returns:
         PNG.
     """
-    count = min(limit, *(len(images) for images in rows.values()))
+    count = min(MAX_COLUMNS, *(len(images) for images in rows.values()))
     figure = blank((0.85 * count + 0.9, 0.85 * len(rows)))
     left = 0.9 / (0.85 * count + 0.9)
     for line, (name, images) in enumerate(rows.items()):
@@ -67,25 +60,24 @@ def image_rows(rows: Mapping[str, np.ndarray], *, limit: int = 10) -> bytes:
         figure.text(0.0, top - 0.5 / len(rows), name.replace("_", " "), fontsize=8, color=QUIET, va="center")
         for column, image in enumerate(images[:count]):
             width, height = (1 - left) / count, 1 / len(rows)
-            _picture(figure, image, (left + column * width, top - height, width * 0.95, height * 0.95))
+            _image(figure, image, (left + column * width, top - height, width * 0.95, height * 0.95))
     return png(figure)
 
 
-def neighbours(queries, found, query_labels, found_labels, class_names=None, *, limit: int = 8) -> bytes:
-    """Each query and its nearest neighbours, framed by whether the label is the query's.
+def neighbours(queries, found, query_labels, found_labels, class_names=None) -> bytes:
+    """Each query and its nearest neighbours, with frames that show whether they have the query's label.
 
     Args:
-        queries: uint8[n, H, W, C].
+        queries: uint8[n, H, W, C]; the first `MAX_QUERIES` are shown.
         found: uint8[n, k, H, W, C], nearest first.
         query_labels: int[n].
         found_labels: int[n, k].
-        class_names: of the labels; the number where there is none.
-        limit: queries at most.
+        class_names: of the labels; numbers are shown without them.
 
     Returns:
         PNG.
     """
-    rows, columns = min(limit, len(queries)), found.shape[1]
+    rows, columns = min(MAX_QUERIES, len(queries)), found.shape[1]
     name_width, gap, cell = 1.15, 0.25, 0.8
     total = name_width + cell * (columns + 1) + gap
     figure = blank((total, cell * rows))
@@ -99,7 +91,7 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None, *, 
             cells.append((found[row, k], name_width + cell * (k + 1) + gap, colour))
         for image, x, colour in cells:
             box = (x / total, bottom + 0.06 / rows, 0.88 * cell / total, 0.88 / rows)
-            _picture(figure, image, box, frame=colour)
+            _image(figure, image, box, frame=colour)
     return png(figure)
 
 
@@ -107,7 +99,7 @@ def embedding_map(embeddings, labels, class_names=None) -> bytes:
     """Embeddings in two dimensions by t-SNE on cosine distances, coloured by class.
 
     Args:
-        embeddings: float[N, D], N at least 4, finite; of more than 2500 rows a fixed random 2500 are shown.
+        embeddings: float[N, D], N at least 4, finite; of more than `MAX_POINTS` rows a fixed random sample is shown.
         labels: int[N].
         class_names: of the labels.
 
@@ -117,8 +109,8 @@ def embedding_map(embeddings, labels, class_names=None) -> bytes:
     import matplotlib
 
     embeddings, labels = np.asarray(embeddings, np.float32), np.asarray(labels)
-    if len(labels) > MAP_ROWS:
-        rows = np.random.default_rng(0).choice(len(labels), MAP_ROWS, replace=False)
+    if len(labels) > MAX_POINTS:
+        rows = np.random.default_rng(0).choice(len(labels), MAX_POINTS, replace=False)
         embeddings, labels = embeddings[rows], labels[rows]
     points, classes = _two_dimensions(embeddings), np.unique(labels)
     figure, axes = _figure((7.2, 5.0))
@@ -146,7 +138,7 @@ def _two_dimensions(embeddings) -> np.ndarray:
 
 
 def _smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean over a window of `width` on either side, cut at the ends; NaN is left out."""
+    """The mean over a window of `width` on either side, cut at the ends; NaN is ignored."""
     known = np.isfinite(values)
     sums = np.cumsum(np.r_[0, np.where(known, values, 0)])
     counts = np.cumsum(np.r_[0, known])
@@ -180,7 +172,7 @@ def _figure(size) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _picture(figure, image, box, frame=None) -> None:
+def _image(figure, image, box, frame=None) -> None:
     axes = figure.add_axes(box)
     image = np.asarray(image)
     image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)

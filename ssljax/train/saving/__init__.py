@@ -1,1 +1,1 @@
-"""What a checkpoint is made of: the files, their manifest of hashes, the copy on the host, which ones stay."""
+"""The parts of checkpointing: files, a manifest of hashes, the copy on the host, and which steps are kept."""

@@ -1,4 +1,4 @@
-"""Named arrays in a directory that orbax writes and commits. The one file that knows orbax."""
+"""Named arrays in a directory, written and committed by orbax; the only module that imports it."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 CHANGES_AT_COMMIT = ("_CHECKPOINT_METADATA", "commit_success.txt")
-"""Files that orbax writes after `seal`, and that reading does not need."""
+"""Files that orbax writes after `seal`, not needed for reading."""
 
 
 def write(
@@ -19,16 +19,16 @@ def write(
     seal: Callable[[epath.Path, Any], None],
     attempt: str,
 ) -> None:
-    """Write `directory/step` and commit it; returns when it is committed. For a thread of any process count.
+    """Write `directory/step`; returns when it is committed. Safe in a thread, with any number of processes.
 
     Args:
-        directory: exists.
-        step: the name.
-        arrays: by name, NumPy's (written by the first process) or jax's (each process writes its part).
+        directory: an existing one.
+        step: the name of its directory.
+        arrays: by name, NumPy's (written by the first process) or jax's (each process writes its shards).
         describe: called while orbax's threads write.
-        seal: called on the first process with the temporary directory, when all else is in it, and with what
-            `describe` has returned; the commit follows.
-        attempt: names the save, the same on all processes and different from all others.
+        seal: called on the first process with the temporary directory, once it is complete, and the result of
+            `describe`; the commit follows.
+        attempt: a unique name of the save, the same on all processes.
     """
     import orbax.checkpoint as ocp
 
@@ -47,7 +47,7 @@ def write(
         multiprocessing_options=together,
     )
     try:
-        saver.save(directory / str(step), args=ocp.args.PyTreeSave(_not_empty(arrays)))
+        saver.save(directory / str(step), args=ocp.args.PyTreeSave(_without_empty(arrays)))
         try:
             description.set_result(describe())
         except BaseException as error:
@@ -57,10 +57,10 @@ def write(
 
 
 def read(path: epath.Path, like: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays in a committed directory, laid out as those of `like` are."""
+    """The arrays in a committed directory, with the shardings of `like`."""
     import orbax.checkpoint as ocp
 
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _not_empty(like))
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, _without_empty(like))
     arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
     handler = ocp.PyTreeCheckpointHandler()
     try:
@@ -70,15 +70,15 @@ def read(path: epath.Path, like: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_unfinished(path: epath.Path) -> bool:
-    """Whether the name is one of those that orbax gives directories until it commits them."""
+    """Whether orbax has not committed the directory, by its name."""
     return ".orbax-checkpoint-tmp" in path.name
 
 
 def _being_written(directory: epath.Path, step: int) -> epath.Path:
-    # storage without renames has the step in its place from the start
+    # without renames a step is written to its final path
     return next((path for path in directory.glob(f"{step}.*") if is_unfinished(path)), directory / str(step))
 
 
-def _not_empty(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    # orbax refuses arrays without elements
+def _without_empty(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    # orbax rejects arrays without elements
     return {name: array for name, array in arrays.items() if array.size}

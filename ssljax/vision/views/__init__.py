@@ -21,6 +21,6 @@ from ssljax.vision.views.presets import moco_v2 as moco_v2
 from ssljax.vision.views.presets import moco_v3 as moco_v3
 from ssljax.vision.views.presets import simclr as simclr
 from ssljax.vision.views.recipe import View as View
-from ssljax.vision.views.view import TwoViews as TwoViews
 from ssljax.vision.views.view import augment as augment
 from ssljax.vision.views.view import normalize as normalize
+from ssljax.vision.views.views import Views as Views

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ssljax.types import Array
 from ssljax.vision.views.blur import blur_columns, blur_matrix
 from ssljax.vision.views.color import grey_planes, jitter_planes, join_planes, solarize, split_planes
-from ssljax.vision.views.crop import crop_columns
+from ssljax.vision.views.crop import clip_overshoot, crop_columns
 from ssljax.vision.views.drawn import Drawn
 from ssljax.vision.views.recipe import View
 
@@ -28,7 +28,8 @@ def apply(image: Array, drawn: Drawn, view: View) -> Array:
         columns = jnp.where(drawn.flip, image[:, ::-1], image)
         columns = jnp.moveaxis(columns, 0, 2).astype(jnp.float32) / 255
     else:
-        columns = crop_columns(image, drawn.box, view.size, drawn.flip)
+        columns = crop_columns(image, drawn.box, view.size, drawn.flip, view.interpolation)
+        columns = clip_overshoot(columns, view.interpolation)
     planes = split_planes(columns, 1)
     if view.jitters:
         planes = jitter_planes(planes, drawn.factors, drawn.ranks)

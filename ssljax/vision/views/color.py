@@ -64,9 +64,12 @@ def _hue(planes, shift):
     top = jnp.maximum(jnp.maximum(red, green), blue)
     low = jnp.minimum(jnp.minimum(red, green), blue)
     chroma = top - low
-    sector = jnp.where(top == red, 0.0, jnp.where(top == green, 2.0, 4.0))
-    rise = jnp.where(top == red, green - blue, jnp.where(top == green, blue - red, red - green))
-    hue = sector + rise / jnp.where(chroma == 0, 1.0, chroma) + 6 * shift
+    unit = jnp.where(chroma == 0, 1.0, chroma)
+    # Not `top == red`: XLA may compute red twice and round it differently. Near a tie either sector gives the same hue,
+    # as long as one comparison picks sector and rise together.
+    in_red, in_green = (red >= green) & (red >= blue), green >= blue
+    in_rest = jnp.where(in_green, 2 + (blue - red) / unit, 4 + (red - green) / unit)
+    hue = jnp.where(in_red, (green - blue) / unit, in_rest) + 6 * shift
     hue = hue - 6 * jnp.floor(hue / 6)
     # each channel is a trapezium of the hue, between the least and the greatest channel
     heights = [jnp.abs(hue - 3) - 1, 2 - jnp.abs(hue - 2), 2 - jnp.abs(hue - 4)]

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.types import Array
+from ssljax.vision.pictures import Interpolation
 
 ATTEMPTS = 10
 BOX_DRAWS = 2 * ATTEMPTS + 2
+REACH = {"bilinear": 1.0, "bicubic": 2.0}  # of the filters, in pixels of the smaller of the two grids
 
 
 def sample_crop(
@@ -63,8 +65,15 @@ def _centred_size(height, width, ratio):
     return height, width
 
 
-def resize_weights(start, length, size_in: int, size_out: int, flip: Array | bool = False) -> Array:
-    """The matrix that crops one axis and resizes it with Pillow's antialiased bilinear filter.
+def resize_weights(
+    start,
+    length,
+    size_in: int,
+    size_out: int,
+    flip: Array | bool = False,
+    interpolation: Interpolation = "bilinear",
+) -> Array:
+    """The matrix that crops one axis and resizes it with one of Pillow's antialiased filters.
 
     Args:
         start: first pixel of the crop, an int scalar (traced or not).
@@ -72,41 +81,58 @@ def resize_weights(start, length, size_in: int, size_out: int, flip: Array | boo
         size_in: pixels before.
         size_out: pixels after.
         flip: whether the output is mirrored, a bool scalar.
+        interpolation: the filter.
 
     Returns:
         float32[size_out, size_in], rows summing to 1, zero outside the crop.
 
     Reference:
-        Pillow `src/libImaging/Resample.c`, `precompute_coeffs`: a triangle as wide as the downsampling factor,
-        cut at the crop's edges and renormalised.
+        Pillow `src/libImaging/Resample.c`, `precompute_coeffs`: a triangle, or Keys' cubic with a = -1/2, stretched by
+        the downsampling factor, cut at the crop's edges and renormalised; torchvision's `antialias=True` is the same.
     """
     out = jnp.arange(size_out)
     out = jnp.where(flip, size_out - 1 - out, out)
-    return tent_weights(out, np.arange(size_in), start, length, size_out)
+    return filter_weights(out, np.arange(size_in), (start, length), size_out, interpolation)
 
 
-def tent_weights(out: Array, pixels: Array | np.ndarray, start, length, size_out: int) -> Array:
+def filter_weights(
+    out: Array, pixels: Array | np.ndarray, span: tuple, size_out: int, interpolation: Interpolation
+) -> Array:
     """The entries of `resize_weights` in some rows and columns.
 
     Args:
         out: int[n], rows: pixels after; mirrored already.
         pixels: int[k], columns: pixels before, among them all that those rows need.
-        start: first pixel of the crop, an int scalar.
-        length: pixels in the crop, an int scalar.
+        span: first pixel of the crop and how many there are, int scalars.
         size_out: pixels after.
+        interpolation: the filter.
 
     Returns:
         float32[n, k].
     """
+    start, length = span
     step = length / size_out
     centres = start + (out + 0.5) * step
-    distance = jnp.abs(pixels[None] + 0.5 - centres[:, None])
-    weights = jnp.maximum(0.0, 1.0 - distance / jnp.maximum(step, 1.0))
+    distance = jnp.abs(pixels[None] + 0.5 - centres[:, None]) / jnp.maximum(step, 1.0)
+    weights = _cubic(distance) if interpolation == "bicubic" else jnp.maximum(0.0, 1.0 - distance)
     weights = jnp.where(((pixels >= start) & (pixels < start + length))[None], weights, 0.0)
     return weights / weights.sum(1, keepdims=True)
 
 
-def resized_crop(image: Array | np.ndarray, box: Array | np.ndarray, size: int, flip: Array | bool = False) -> Array:
+def _cubic(x: Array) -> Array:
+    """Keys' kernel at distances >= 0 with a = -1/2, as Pillow; torch's resizing without antialiasing has a = -3/4."""
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
+
+
+def resized_crop(
+    image: Array | np.ndarray,
+    box: Array | np.ndarray,
+    size: int,
+    flip: Array | bool = False,
+    interpolation: Interpolation = "bilinear",
+) -> Array:
     """Cut a box out, resize it to a square and mirror it.
 
     Args:
@@ -114,27 +140,40 @@ def resized_crop(image: Array | np.ndarray, box: Array | np.ndarray, size: int, 
         box: int[4], top, left, height, width.
         size: pixels a side after.
         flip: whether to mirror left and right, a bool scalar.
+        interpolation: "bilinear", or "bicubic", which overshoots beside edges: the result is not clipped.
 
     Returns:
         float32[size, size, C]; uint8 images are scaled to [0, 1].
 
     Reference:
-        Pillow's `crop(box).resize(size, BILINEAR)`, without its rounding to uint8 after each axis.
+        torchvision's `resized_crop(..., antialias=True)` of floats; Pillow's `crop(box).resize(size)`, without its
+        rounding and clipping to uint8 after each axis.
 
     >>> print(resized_crop(jnp.array([[[0], [255]]], jnp.uint8), jnp.array([0, 0, 1, 2]), 2)[..., 0])
     [[0. 1.]
      [0. 1.]]
     """
-    return jnp.moveaxis(crop_columns(image, box, size, flip), 2, 0)
+    return jnp.moveaxis(crop_columns(image, box, size, flip, interpolation), 2, 0)
 
 
-def crop_columns(image: Array | np.ndarray, box: Array | np.ndarray, size: int, flip: Array | bool = False) -> Array:
+def crop_columns(
+    image: Array | np.ndarray,
+    box: Array | np.ndarray,
+    size: int,
+    flip: Array | bool = False,
+    interpolation: Interpolation = "bilinear",
+) -> Array:
     """As `resized_crop`, laid out [W, C, H]: both matmuls then leave no transpose behind."""
     top, left, height, width = jnp.asarray(box)
     unit = 1 / 255 if image.dtype == jnp.uint8 else 1.0
-    rows = resize_weights(top, height, image.shape[0], size) * unit
-    columns = resize_weights(left, width, image.shape[1], size, flip)
+    rows = resize_weights(top, height, image.shape[0], size, interpolation=interpolation) * unit
+    columns = resize_weights(left, width, image.shape[1], size, flip, interpolation)
     # HIGH: three bfloat16 passes on a TPU, TF32 on a GPU; the default's 8 bits would show as noise of half a level
     high = jax.lax.Precision.HIGH
     tall = jnp.einsum("hwc,oh->wco", jnp.asarray(image, jnp.float32), rows, precision=high)
     return jnp.einsum("pw,wco->pco", columns, tall, precision=high)
+
+
+def clip_overshoot(pixels: Array, interpolation: Interpolation) -> Array:
+    """Values in [0, 1], where the colour operations belong: of the two filters the bicubic leaves it."""
+    return jnp.clip(pixels, 0.0, 1.0) if interpolation == "bicubic" else pixels

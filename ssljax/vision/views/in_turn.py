@@ -9,7 +9,7 @@ from jax import lax
 
 from ssljax.types import Array
 from ssljax.vision.views.color import Planes, grey_planes, jitter_planes_in_turn, solarize
-from ssljax.vision.views.crop import tent_weights
+from ssljax.vision.views.crop import REACH, clip_overshoot, filter_weights
 from ssljax.vision.views.drawn import Drawn
 from ssljax.vision.views.recipe import View
 
@@ -18,7 +18,7 @@ BLOCK = 32  # rows of a result that are made at a time
 
 def apply(image: Array, drawn: Drawn, view: View) -> Array:
     """The view of one image; arguments and result as `at_once.apply`, equal to 1e-5."""
-    planes = _whole(image, drawn) if view.scale is None else _crop(image, drawn, view.size)
+    planes = _whole(image, drawn) if view.scale is None else _crop(image, drawn, view)
     if view.jitters:
         planes = _if(drawn.jitter, lambda p: jitter_planes_in_turn(p, drawn.factors, drawn.ranks), planes)
     if view.grey > 0:
@@ -44,29 +44,30 @@ def _whole(image: Array, drawn: Drawn) -> Planes:
     return [columns[..., c] for c in range(image.shape[2])]
 
 
-def _crop(image: Array, drawn: Drawn, size: int) -> Planes:
+def _crop(image: Array, drawn: Drawn, view: View) -> Planes:
     """The crop in [0, 1] as planes [W, H]."""
     top, left, height, width = drawn.box
-    channels = image.shape[2]
+    channels, size = image.shape[2], view.size
     rows = image.reshape(image.shape[0], -1).astype(jnp.float32)
-    tall = _resize(rows, top, height, size, False, 1 / 255).reshape(size, -1, channels)
+    tall = _resize(rows, (top, height), view, False, 1 / 255).reshape(size, -1, channels)
     columns = jnp.moveaxis(tall, 0, 2).reshape(-1, channels * size)
-    columns = _resize(columns, left, width, size, drawn.flip)
+    columns = clip_overshoot(_resize(columns, (left, width), view, drawn.flip), view.interpolation)
     return [columns[:, c * size : (c + 1) * size] for c in range(channels)]
 
 
-def _resize(x: Array, start: Array, length: Array, size: int, flip: Array | bool, unit: float = 1.0) -> Array:
+def _resize(x: Array, span: tuple[Array, Array], view: View, flip: Array | bool, unit: float = 1.0) -> Array:
     """`crop.resize_weights(...) @ x` for x[n, m]: each block of the result needs a window of rows only."""
+    (start, length), size, reach = span, view.size, REACH[view.interpolation]
     total, most = x.shape[0], max(1.0, x.shape[0] / size)
-    window = min(total, int(np.ceil((BLOCK - 1) * x.shape[0] / size + 2 * most)) + 1)
+    window = min(total, int(np.ceil((BLOCK - 1) * x.shape[0] / size + 2 * reach * most)) + 1)
     parts = []
     for low in range(0, size, BLOCK):
         out = jnp.arange(low, min(low + BLOCK, size))
         out = jnp.where(flip, size - 1 - out, out)
         centres = start + (out[jnp.array([0, -1])] + 0.5) * length / size
-        first = jnp.floor(centres.min() - jnp.maximum(length / size, 1.0)).astype(jnp.int32)
+        first = jnp.floor(centres.min() - reach * jnp.maximum(length / size, 1.0)).astype(jnp.int32)
         first = jnp.clip(first, 0, total - window)
-        weights = unit * tent_weights(out, first + jnp.arange(window), start, length, size)
+        weights = unit * filter_weights(out, first + jnp.arange(window), span, size, view.interpolation)
         parts.append(weights @ lax.dynamic_slice_in_dim(x, first, window))
     return jnp.concatenate(parts)
 

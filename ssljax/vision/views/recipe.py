@@ -1,8 +1,10 @@
 """A view's recipe: what is done to an image, how strongly and how often."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from ssljax.types import BadInputError
+from ssljax.vision.pictures import Interpolation
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,7 @@ class View:
         size: pixels a side after the crop.
         scale: smallest and largest area of the crop, as a share of the image; None: images arrive cropped at `size`.
         ratio: smallest and largest width / height of the crop.
+        interpolation: how the crop is resized, always antialiased; what bicubic overshoots is clipped.
         flip: probability of mirroring left and right.
         jitter: strengths (brightness, contrast, saturation, hue), see `sample_jitter`.
         jitter_prob: probability of the colour jitter.
@@ -32,6 +35,7 @@ class View:
     size: int = 224
     scale: tuple[float, float] | None = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
     flip: float = 0.5
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     jitter_prob: float = 0.0
@@ -56,6 +60,10 @@ class View:
             if not 0 <= getattr(self, name) <= 1:
                 raise BadInputError(f"{name}={getattr(self, name)}: give a value in [0, 1].")
         _check_range("ratio", self.ratio)
+        if self.interpolation not in get_args(Interpolation):
+            raise BadInputError(
+                f"interpolation={self.interpolation!r}: give one of {', '.join(get_args(Interpolation))}."
+            )
         _check_range("blur_sigma", self.blur_sigma)
         if len(self.jitter) != 4 or min(self.jitter) < 0 or self.jitter[3] > 0.5:
             raise BadInputError(

@@ -1,6 +1,5 @@
-"""The random views of a batch: drawn for each image, then applied by what suits the device."""
+"""One random view of each image of a batch: drawn for each, then applied by what suits the device."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -15,44 +14,6 @@ from ssljax.vision.views.drawn import draw
 from ssljax.vision.views.recipe import View
 
 LARGE = 96  # pixels a side of an image or view; below, a CPU too is faster with all images at once
-
-
-@dataclass(frozen=True)
-class TwoViews:
-    """Two random views of every image; hashable, so that jit can take it as a static argument.
-
-    >>> views = TwoViews(View(size=8), View(size=4))
-    >>> batch = views(jax.random.key(0), jnp.zeros((2, 16, 16, 3), jnp.uint8))
-    >>> {name: view.shape for name, view in batch.items()}
-    {'view_1': (2, 8, 8, 3), 'view_2': (2, 4, 4, 3)}
-    """
-
-    view_1: View
-    view_2: View
-
-    def __call__(self, key: Array, image: Array | np.ndarray) -> dict[str, Array]:
-        """Views `{"view_1", "view_2"}`, float32[B, size, size, C], independent of the number of devices.
-
-        Args:
-            key: PRNG key.
-            image: uint8[B, H, W, C], or uint8[B, 2, H, W, C] where two crops were made on the host: `image[:, i]`
-                then feeds view i + 1, whose `scale` is None.
-
-        Raises:
-            BadInputError: the images do not fit the recipe.
-        """
-        images = (image, image)
-        if image.ndim == 5:
-            if image.shape[1] != 2 or (self.view_1.scale, self.view_2.scale) != (None, None):
-                raise BadInputError(
-                    f"image{list(image.shape)}: pairs are [B, 2, H, W, C], already cropped; use views with scale=None."
-                )
-            images = (image[:, 0], image[:, 1])
-        key_1, key_2 = jax.random.split(key)
-        return {
-            "view_1": augment(key_1, images[0], self.view_1),
-            "view_2": augment(key_2, images[1], self.view_2),
-        }
 
 
 def augment(key: Array, images: Array | np.ndarray, view: View) -> Array:

@@ -1,0 +1,131 @@
+"""The options of experiments on pictures, and what a recipe says of its data and of how it is judged."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ssljax.evals import MOCO, ProbeConfig
+from ssljax.models.resnet import resnet
+from ssljax.run.config import RunConfig
+from ssljax.types import Encoder
+from ssljax.vision import views
+
+
+@dataclasses.dataclass(frozen=True)
+class PictureConfig(RunConfig):
+    """The options of every experiment on pictures."""
+
+    data: str = "tfds:cifar10"
+    """tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist."""
+    epochs: int = 200
+    """Passes over the data."""
+    batch_size: int = 256
+    """Pictures per step, over all devices."""
+    data_dir: str | None = None
+    """Directory of tensorflow-datasets; None: its default."""
+    workers: int = 0
+    """Processes that read and decode pictures when the set does not fit on the devices; 0: threads."""
+    skip_bad: bool = False
+    """Skip pictures that cannot be read, and count them, instead of stopping."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNetConfig(PictureConfig):
+    """Those with a ResNet as backbone."""
+
+    stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
+    """Blocks of each stage of the ResNet."""
+    width: int = 64
+    """Channels of the first stage."""
+    bfloat16: bool = False
+    """Compute the encoders in bfloat16; parameters, statistics and loss are float32 either way."""
+
+    @property
+    def dtype(self) -> Any:
+        """What the encoders compute in."""
+        return jnp.bfloat16 if self.bfloat16 else jnp.float32
+
+    def backbone(self, **options: Any) -> Encoder:
+        """The ResNet; `options` are those of `models.resnet.resnet`, such as `stem` and `groups`."""
+        return resnet(self.stage_sizes, width=self.width, dtype=self.dtype, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageNetConfig(ResNetConfig):
+    """Those on ImageNet-1k: random crops on the host, a ResNet-50, and the paper's linear probe at the end."""
+
+    data: str = "tfds:imagenet2012"
+    test_split: str = "validation"
+    """Split to evaluate on."""
+    size: int = 224
+    """Side of the views in pixels."""
+    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks of each stage of the ResNet: ResNet-50's."""
+    bfloat16: bool = True
+    probe_epochs: int = 100
+    """Epochs of the linear probe at the end."""
+    probe_batch_size: int = 256
+    """Batch size of the linear probe."""
+
+
+class Knn(NamedTuple):
+    """Weighted kNN: neighbours, temperature, and which of the method's features."""
+
+    k: int = 200
+    temperature: float = 0.1
+    on: str = "embedding"
+
+
+KNN = Knn()
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """How a recipe's representation is judged, and what its encoder is written as.
+
+    Attributes:
+        mean: of each channel in [0, 1], for evaluation; the views have their own.
+        std: of each channel, likewise.
+        train: split to learn from.
+        test: split to evaluate on.
+        resize: length of the shorter side before the central crop at evaluation, where views are cropped on the host;
+            the crop is as large as the first view.
+        knn: what the kNN figures mean.
+        bank: number of training pictures that the kNN during training searches; None: all.
+        probe: None for logistic regression on cached features (all labels, and 10 labels per class), with raw pixels
+            and the untrained encoder beside it; or the numbers of a paper's linear probe.
+        backbone: name of the features that probes, neighbours and the map of the report read.
+        embedding: name of the features whose spread is logged.
+        writer: what writes the encoder at the end: "torchvision" for a ResNet of `models.resnet`; None: nothing does.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: str = "train"
+    test: str = "test"
+    resize: int = 256
+    knn: Knn = KNN
+    bank: int | None = None
+    probe: ProbeConfig | None = None
+    backbone: str = "backbone"
+    embedding: str = "embedding"
+    writer: str | None = None
+
+
+def cifar(knn: Knn = KNN) -> Pictures:
+    """CIFAR-10 or -100 with a ResNet: kNN on all pictures, logistic regression at the end."""
+    return Pictures(views.CIFAR_MEAN, views.CIFAR_STD, knn=knn, writer="torchvision")
+
+
+def imagenet(config: ImageNetConfig, probe: ProbeConfig = MOCO) -> Pictures:
+    """ImageNet as MoCo evaluates on it: kNN on a sample, the paper's linear probe at the end."""
+    return Pictures(
+        views.IMAGENET_MEAN,
+        views.IMAGENET_STD,
+        test=config.test_split,
+        resize=config.size * 8 // 7,
+        bank=50_000,
+        probe=dataclasses.replace(probe, epochs=config.probe_epochs, batch_size=config.probe_batch_size),
+        writer="torchvision",
+    )
