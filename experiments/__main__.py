@@ -46,7 +46,7 @@ def recipe(name: str) -> dict:
 
 
 def pages() -> dict[Path, str]:
-    """What the pages with generated tables should hold, from what has been recorded."""
+    """The pages with their generated tables, from the recorded results."""
     made, found = tables(), {}
     for page, names in PAGES.items():
         text = (ROOT / page).read_text()

@@ -30,9 +30,9 @@ class Config(TextConfig):
     """The demo's settings."""
 
     data: str = PYTHON_TOPICS
-    """python-topics, the language reference of this Python; or a directory made by experiments.bert_prepare."""
+    """Corpus directory made by experiments.bert_prepare; or python-topics, the language reference of this Python."""
     vocab_size: int = 1200
-    """Words to learn from the text."""
+    """Number of words to learn from the text."""
     steps: tuple[int, ...] = (3000,)
     lengths: tuple[int, ...] = (64,)
     batch_sizes: tuple[int, ...] = (16,)
@@ -40,15 +40,17 @@ class Config(TextConfig):
     held_out: int = 10
     dropout: float = 0.0
     layers: int = 2
+    """Number of layers."""
     hidden: int = 128
-    """Width."""
+    """Width of the layers."""
     heads: int = 4
+    """Number of attention heads."""
     learning_rate: float = 1e-3
-    """At the end of the warm-up, of a tenth of the steps; then a line to 0."""
+    """Base learning rate; linear warm-up over a tenth of the steps, then linear decay to 0."""
     initial_std: float = 0.05
-    """Standard deviation of the initial weights; the paper's .02 is meant for a width of 768."""
+    """Standard deviation of the initial weights; the paper's 0.02 is meant for a width of 768."""
     initial_positions: str = "sinusoidal"
-    """How the position table starts: "normal" is the paper's; from "sinusoidal" a short run learns sooner."""
+    """Initial position table: "normal" as in the paper; "sinusoidal" learns sooner in a short run."""
     log_every: int = 50
     eval_every: int = 500
     save_every: int = 1000

@@ -21,10 +21,11 @@ class Config(TextConfig):
     """The paper's recipe: a million steps, the last tenth at length 512."""
 
     learning_rate: float = 1e-4
-    """At the end of the warm-up; a line from step 0 to 0 at the last."""
+    """Base learning rate; linear warm-up, then linear decay to 0, counted from step 0."""
     warmup_steps: int = 10_000
+    """Number of warm-up steps."""
     weight_decay: float = 0.01
-    """Of all but biases and LayerNorms."""
+    """Weight decay, on all parameters except biases and LayerNorms."""
 
 
 def build(config: Config) -> Experiment:

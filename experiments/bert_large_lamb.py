@@ -5,7 +5,7 @@ Paper: Large Batch Optimization for Deep Learning: Training BERT in 76 minutes, 
 Figure: SQuAD 1.1 dev F1 90.58 with batches of 64k and 32k (table 1)
 Command: python -m experiments.bert_large_lamb --data prepared --bfloat16 --scan --remat --workdir runs/bert_large_lamb
 Cost: not measured
-Differs: as bert_base; a batch is computed at once, not in accumulated pieces, so it must fit into the devices.
+Differs: as bert_base; no gradient accumulation, so a batch must fit on the devices.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ class Config(TextConfig):
     batch_sizes: tuple[int, ...] = (65536, 32768)
     max_predictions: tuple[int, ...] = (20, 80)
     learning_rates: tuple[float, ...] = (6e-3, 4e-3)
-    """Of each phase, at the end of its warm-up; then the root of a line to 0."""
+    """Peak learning rate of each phase, after its warm-up; then polynomial decay to 0 with power 0.5."""
     warmups: tuple[float, ...] = (0.2843, 0.128)
-    """Share of each phase's steps."""
+    """Warm-up of each phase, as a share of its steps."""
     weight_decay: float = 0.01
-    """Of all but biases and LayerNorms."""
+    """Weight decay, on all parameters except biases and LayerNorms."""
     save_every: int = 500
 
 

@@ -1,8 +1,8 @@
 """BERT's text: from files to token arrays, what the bert experiments train on.
 
 Documents are separated by an empty line. Lines are sentences, or paragraphs that are split into sentences. Files may be
-compressed (.xz, .gz). The vocabulary is one at hand, such as that of bert-base-uncased, or is learned from the files.
-A stopped run is taken up by the same command; OUT appears when it is complete.
+compressed (.xz, .gz). The vocabulary is a given one, such as that of bert-base-uncased, or is learned from the files.
+The same command resumes a stopped run; OUT appears when it is complete.
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805
 Figure: none
@@ -31,22 +31,22 @@ EVERY_S = 5
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The options."""
+    """The options of the preparation."""
 
     input: tuple[Path, ...]
-    """Text files in UTF-8, plain or .xz or .gz."""
+    """Text files in UTF-8: plain, .xz or .gz."""
     out: Path
-    """The directory to make."""
+    """Output directory; must be new or empty."""
     vocab: Path | None = None
-    """A vocabulary, a word a line; or else --train-vocab."""
+    """Vocabulary file, one word per line; alternatively give --train-vocab."""
     train_vocab: int | None = None
-    """Learn a vocabulary of so many words from the input."""
+    """Size of a vocabulary to learn from the input; alternatively give --vocab."""
     cased: bool = False
     """Keep case and accents."""
     paragraphs: Literal["auto", "yes", "no"] = "auto"
-    """Split lines into sentences; auto: where a tenth of the first lines have several."""
+    """Split lines into sentences; auto: if a tenth of the first lines have several sentences."""
     language: str = "en"
-    """Of the sentence splitter."""
+    """Language of the sentence splitter, such as en or de."""
 
 
 def run(config: Config) -> None:
@@ -63,7 +63,7 @@ def run(config: Config) -> None:
         language=config.language,
         progress=_reporter(),
     )
-    described = "in paragraphs" if manifest["paragraphs"] else "a line each"
+    described = "in paragraphs" if manifest["paragraphs"] else "one per line"
     print(
         f"{config.out}: {manifest['documents']:,} documents, {manifest['sentences']:,} sentences ({described}), "
         f"{manifest['tokens']:,} tokens of {manifest['words']:,} words"
@@ -80,20 +80,20 @@ def _vocabulary(config: Config) -> Vocabulary:
 
 
 def _reporter() -> Progress:
-    begun = last = time.monotonic()
+    start = last = time.monotonic()
 
     def report(done: int) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last > EVERY_S:
             last = now
-            print(f"{done / 1e6:,.0f} MB of text, {done / 1e6 / (now - begun):.1f} MB/s", file=sys.stderr)
+            print(f"{done / 1e6:,.0f} MB of text, {done / 1e6 / (now - start):.1f} MB/s", file=sys.stderr)
 
     return report
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.bert_prepare", description=paragraphs(__doc__ or ""))
@@ -102,7 +102,7 @@ def main() -> None:
     except BadInputError as error:
         sys.exit(refuse(error))
     except KeyboardInterrupt:
-        sys.exit("\nStopped; the same command takes it up.")
+        sys.exit("\nStopped; the same command resumes it.")
 
 
 if __name__ == "__main__":

@@ -26,20 +26,23 @@ class Config(TextConfig):
     max_predictions: tuple[int, ...] = (32,)
     masked: float = 0.25
     layers: int = 3
+    """Number of layers."""
     hidden: int = 256
-    """Width."""
+    """Width of the layers."""
     heads: int = 4
+    """Number of attention heads."""
     intermediate: int = 512
     """Width inside the feed-forward blocks."""
     learning_rate: float = 5e-4
-    """At the end of the warm-up; a line from step 0 to 0 at the last."""
+    """Base learning rate; linear warm-up, then linear decay to 0, counted from step 0."""
     warmup_steps: int = 1000
+    """Number of warm-up steps."""
     weight_decay: float = 0.01
-    """Of all but biases and LayerNorms."""
+    """Weight decay, on all parameters except biases and LayerNorms."""
     initial_std: float = 0.02
     """Standard deviation of the initial weights."""
     initial_positions: str = "normal"
-    """How the position table starts: "normal" is the paper's; from "sinusoidal" a short run learns sooner."""
+    """Initial position table: "normal" as in the paper; "sinusoidal" learns sooner in a short run."""
     eval_every: int = 2000
     save_every: int = 5000
 

@@ -9,9 +9,8 @@ Differs: everything but the method: a ResNet of three blocks, 12,000 pictures of
 
 import dataclasses
 
-from ssljax import optim
+from experiments._moco import MoCoOptions, method, sgd
 from ssljax.cli.experiments import main
-from ssljax.methods.moco import moco
 from ssljax.models import heads
 from ssljax.run.experiment import Experiment
 from ssljax.vision.config import Knn, Pictures, ResNetConfig
@@ -22,7 +21,7 @@ MEAN, STD = (0.286,), (0.353,)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ResNetConfig):
+class Config(MoCoOptions, ResNetConfig):
     """The demo's settings."""
 
     data: str = "embedded:fashion_mnist"
@@ -32,18 +31,16 @@ class Config(ResNetConfig):
     stage_sizes: tuple[int, ...] = (1, 1, 1)
     width: int = 24
     batch_norm_groups: int = 4
-    """Slices of the batch with BatchNorm statistics of their own."""
-    projector: tuple[int, ...] = (256, 64)
-    """Outputs of its layers."""
     learning_rate: float = 0.15
-    """Peak; half a cosine after a warm-up of one epoch."""
+    """Peak learning rate; cosine decay to 0 after a warm-up of one epoch."""
     weight_decay: float = 5e-4
     queue_size: int = 4096
     momentum: float = 0.99
-    """Momentum of the key encoder."""
     temperature: float = 0.3
+    projector: tuple[int, ...] = (256, 64)
+    """Output dimensions of the projector's layers."""
     crop: tuple[float, float] = (0.4, 1.0)
-    """Area range of the random crops."""
+    """Smallest and largest area of the random crops, as shares of the image."""
     jitter: float = 0.4
     """Strength of the jitter of brightness and contrast."""
 
@@ -52,20 +49,14 @@ def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data."""
     jitter = (config.jitter, config.jitter, 0.0, 0.0)
     view = View(size=28, scale=config.crop, jitter=jitter, jitter_prob=0.8, mean=MEAN, std=STD)
-    method = moco(
-        config.backbone(groups=config.batch_norm_groups),
-        heads.mlp(config.projector),
-        queue_size=config.queue_size,
-        momentum=config.momentum,
-        temperature=config.temperature,
-    )
+    learns = method(config, heads.mlp(config.projector))
     return pretraining(
         config,
-        lambda pace: method,
-        lambda pace: optim.sgd(pace.cosine(config.learning_rate, warmup_epochs=1), 0.9, config.weight_decay),
+        lambda pace: learns,
+        lambda pace: sgd(config, pace.cosine(config.learning_rate, warmup_epochs=1)),
         label="moco",
         views=Views((view, view)),
-        judged=Pictures(MEAN, STD, knn=Knn(20, 0.1, "backbone"), bank=4000, writer="torchvision"),
+        evaluation=Pictures(MEAN, STD, knn=Knn(20, 0.1, "backbone"), bank=4000, writer="torchvision"),
     )
 
 

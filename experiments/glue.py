@@ -6,7 +6,7 @@ Figure: dev of bert-base: MNLI 84.4, QNLI 88.4, MRPC 86.7, SST-2 92.7; test of t
 Command: python -m experiments.glue --run runs/bert_base --task SST-2 --data glue/SST-2
 Cost: not measured
 Differs: all the rows of an epoch are seen, the last ones in a smaller batch; the paper takes the best of four learning
-    rates on dev, for each task, and the official MRPC command 2e-5 as here. The miniatures want more: 3e-4 to 3e-5.
+    rates on dev, for each task, and the official MRPC command 2e-5 as here. The miniatures need more: 3e-4 to 3e-5.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from ssljax.run import results as records
 from ssljax.run import workdir as workdirs
 from ssljax.text import export as text_export
 from ssljax.text import glue, text_tasks
+from ssljax.train.hosts import joining
 from ssljax.types import BadInputError
 
 
@@ -35,50 +36,52 @@ class Config:
     """The numbers of the official command for MRPC."""
 
     workdir: str = ""
-    """Where the results go; empty: runs/glue/TASK."""
+    """Directory of the results; empty: runs/glue/TASK."""
     run: str = ""
-    """Directory of a finished text run, or one in Hugging Face's format."""
+    """Directory of a finished text run, or of a model in Hugging Face's format."""
     task: str = "SST-2"
-    """CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE or WNLI."""
+    """GLUE task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE or WNLI."""
     data: str = ""
-    """Directory with train.tsv and dev.tsv, or the folder above it; or tfds:NAME such as tfds:glue/sst2."""
+    """Directory with train.tsv and dev.tsv, or its parent; or tfds:NAME, such as tfds:glue/sst2."""
     data_dir: str | None = None
-    """Of tfds."""
+    """Directory of tensorflow-datasets; None: its default."""
     dev: str = ""
-    """The split to evaluate; empty: dev, of MNLI both."""
+    """Split to evaluate on; empty: dev, for MNLI both of them."""
     train_examples: int | None = None
-    """Learn so many, drawn by the seed; None: all."""
+    """Number of training examples, drawn by the seed; None: all."""
     length: int = 128
-    """In tokens."""
+    """Maximum sequence length in tokens; longer examples are truncated."""
     epochs: int = 3
+    """Number of passes over the training examples."""
     batch_size: int = 32
+    """Examples per step, over all devices."""
     learning_rate: float = 2e-5
-    """At the end of the warm-up."""
+    """Base learning rate; linear warm-up, then linear decay to 0, counted from step 0."""
     warmup: float = 0.1
-    """Share of the steps."""
+    """Warm-up, as a share of the steps."""
     weight_decay: float = 0.01
-    """Of all but biases and LayerNorms."""
+    """Weight decay, on all parameters except biases and LayerNorms."""
     by_length: bool = False
-    """Make batches of rows of like length: faster."""
+    """Group examples of similar length into batches: faster."""
     seeds: int = 5
-    """Runs."""
+    """Number of runs, one per seed."""
     seed: int = 0
-    """Of the first run."""
+    """Seed of the first run; each further run adds 1."""
     bag_of_words: bool = True
-    """Fit the baseline on words as well."""
+    """Also fit the bag-of-words baseline."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16."""
     devices: int | None = None
-    """Use the first so many devices; None: all."""
+    """Number of devices to use; None: all."""
     record: bool = False
     """Append the result to experiments/results/glue.json."""
 
 
 def run(config: Config) -> records.Results:
-    """Fine-tune and write results.json, or show those that are there.
+    """Fine-tune and write results.json, or print the existing ones.
 
     Raises:
-        BadInputError: an option, the run or the data will not do.
+        BadInputError: an option, the run or the data is invalid.
     """
     task = text_tasks.find_task(config.task)
     workdir = config.workdir or f"runs/glue/{task.name}"
@@ -92,11 +95,13 @@ def run(config: Config) -> records.Results:
         config.by_length,
     )
     if not (config.run and config.data):
-        raise BadInputError("give --run DIRECTORY, a trained encoder, and --data DIRECTORY or tfds:NAME, the task.")
-    sharding.start_hosts()
+        raise BadInputError(
+            f"run={config.run!r}, data={config.data!r}: give --run DIRECTORY and --data DIRECTORY or --data tfds:NAME."
+        )
+    joining.start_hosts()
     finished = workdirs.check(workdir, config, "glue")
     if finished is not None:
-        print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
+        print(f"{workdir} already has these results; use another --workdir to fine-tune again.")
         records.print_table(finished)
         return finished
     train = _some(text_tasks.read_task(task, config.data, "train", config.data_dir), config)
@@ -124,14 +129,16 @@ def _some(train: text_tasks.Examples, config: Config) -> text_tasks.Examples:
     if config.train_examples is None:
         return train
     if not 1 <= config.train_examples <= len(train.first):
-        raise BadInputError(f"train_examples={config.train_examples}: there are {len(train.first)}; ask for fewer.")
+        raise BadInputError(
+            f"train_examples={config.train_examples}: there are {len(train.first)}; give at most that number."
+        )
     picked = order.permutation(config.seed, 0, len(train.first))[: config.train_examples]
     second = None if train.second is None else [train.second[row] for row in picked]
     return text_tasks.Examples([train.first[row] for row in picked], second, train.labels[picked])
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.glue", description=rows.paragraphs(__doc__ or ""))

@@ -9,9 +9,8 @@ Differs: the two crops are made on the host, all else on the device.
 
 import dataclasses
 
-from ssljax import optim
+from experiments._moco import MoCoOptions, method, sgd
 from ssljax.cli.experiments import main
-from ssljax.methods.moco import moco
 from ssljax.models import heads
 from ssljax.run.experiment import Experiment
 from ssljax.vision import views
@@ -20,40 +19,25 @@ from ssljax.vision.task import pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageNetConfig):
+class Config(MoCoOptions, ImageNetConfig):
     """The recipe; the defaults are the paper's."""
 
-    learning_rate: float = 0.03
-    """At the start and for this batch size; a tenth of it from each milestone on."""
     milestones: tuple[int, ...] = (120, 160)
-    """Epochs."""
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
-    """On all parameters."""
-    queue_size: int = 65536
-    momentum: float = 0.999
-    """Momentum of the key encoder."""
+    """Epochs at which the learning rate is divided by 10."""
     temperature: float = 0.07
-    batch_norm_groups: int = 8
-    """Slices of the batch with BatchNorm statistics of their own, as on as many GPUs."""
 
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data."""
-    method = moco(
-        config.backbone(bottleneck=True, groups=config.batch_norm_groups),
-        heads.linear(128, dtype=config.dtype),
-        queue_size=config.queue_size,
-        momentum=config.momentum,
-        temperature=config.temperature,
+    learns = method(config, heads.linear(128, dtype=config.dtype), bottleneck=True)
+    return pretraining(
+        config,
+        lambda pace: learns,
+        lambda pace: sgd(config, pace.decay(config.learning_rate, config.milestones)),
+        label="moco",
+        views=views.moco_v1(config.size, on_host=True),
+        evaluation=imagenet(config),
     )
-
-    def optimizer(pace):
-        rate = pace.decay(config.learning_rate, config.milestones)
-        return optim.sgd(rate, config.sgd_momentum, config.weight_decay)
-
-    two, judged = views.moco_v1(config.size, on_host=True), imagenet(config)
-    return pretraining(config, lambda pace: method, optimizer, label="moco", views=two, judged=judged)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,8 @@ Differs: true Gaussian blur instead of Pillow's three box blurs; the two crops a
 
 import dataclasses
 
-from ssljax import optim
+from experiments._moco import MoCoOptions, method, sgd
 from ssljax.cli.experiments import main
-from ssljax.methods.moco import moco
 from ssljax.models import heads
 from ssljax.run.experiment import Experiment
 from ssljax.vision import views
@@ -21,37 +20,21 @@ from ssljax.vision.task import pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageNetConfig):
-    """The recipe; the defaults are the paper's."""
-
-    learning_rate: float = 0.03
-    """At the start and for this batch size; half a cosine over all epochs, changed once per epoch."""
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
-    """On all parameters."""
-    queue_size: int = 65536
-    momentum: float = 0.999
-    """Momentum of the key encoder."""
-    temperature: float = 0.2
-    batch_norm_groups: int = 8
-    """Slices of the batch with BatchNorm statistics of their own, as on as many GPUs."""
+class Config(MoCoOptions, ImageNetConfig):
+    """The recipe; the defaults are the paper's, with half a cosine that changes once per epoch."""
 
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data."""
-    method = moco(
-        config.backbone(bottleneck=True, groups=config.batch_norm_groups),
-        heads.mlp((2048, 128), dtype=config.dtype),
-        queue_size=config.queue_size,
-        momentum=config.momentum,
-        temperature=config.temperature,
+    learns = method(config, heads.mlp((2048, 128), dtype=config.dtype), bottleneck=True)
+    return pretraining(
+        config,
+        lambda pace: learns,
+        lambda pace: sgd(config, pace.cosine(config.learning_rate, per_epoch=True)),
+        label="moco",
+        views=views.moco_v2(config.size, on_host=True),
+        evaluation=imagenet(config),
     )
-
-    def optimizer(pace):
-        return optim.sgd(pace.cosine(config.learning_rate, per_epoch=True), config.sgd_momentum, config.weight_decay)
-
-    two, judged = views.moco_v2(config.size, on_host=True), imagenet(config)
-    return pretraining(config, lambda pace: method, optimizer, label="moco", views=two, judged=judged)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Differs: true Gaussian blur instead of Pillow's three box blurs; the two crops a
 
 import dataclasses
 
+from experiments._lars import LarsOptions, lars
 from ssljax import evals, optim
 from ssljax.cli.experiments import main
 from ssljax.methods.moco_v3 import moco_v3
@@ -22,55 +23,43 @@ from ssljax.vision.task import pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageNetConfig):
+class Config(LarsOptions, ImageNetConfig):
     """The recipe; the defaults are the official command's."""
 
     epochs: int = 100
     batch_size: int = 4096
     learning_rate: float = 0.6
-    """For a batch of 256; LARS, half a cosine after the warm-up, changed at every step."""
-    warmup_epochs: int = 10
-    sgd_momentum: float = 0.9
     weight_decay: float = 1e-6
-    """On kernels only."""
     momentum: float = 0.99
     """Momentum of the key encoder at the start; it rises to 1 along half a cosine, at every step."""
     temperature: float = 1.0
+    """Temperature of the InfoNCE logits."""
     hidden: int = 4096
     """Width inside projector and predictor."""
     embedding_dim: int = 256
+    """Width of the embeddings."""
     probe_epochs: int = 90
     probe_batch_size: int = 1024
     probe_learning_rate: float = 0.1
-    """For a batch of 256; half a cosine, changed once per epoch."""
+    """Learning rate of the linear probe for a batch of 256; half a cosine, changed once per epoch."""
 
 
 def build(config: Config) -> Experiment:
     """The experiment of `config`; reads no data."""
-    backbone, layers = config.backbone(bottleneck=True, zero_init_residual=True), (config.hidden, config.embedding_dim)
-    plain = {"batch_norm": True, "bias": False, "last_bias": False, "dtype": config.dtype}
-    projector = heads.mlp(layers, last_batch_norm=True, last_affine=False, **plain)
+    layers, plain = (config.hidden, config.embedding_dim), {"batch_norm": True, "bias": False, "last_bias": False}
+    projector = heads.mlp(layers, last_batch_norm=True, last_affine=False, dtype=config.dtype, **plain)
     # the official predictor of a ResNet ends without BatchNorm, that of a ViT with one
-    predictor = heads.mlp(layers, **plain)
-    peak, probe_rate = (
-        optim.scaled_lr(rate, size)
-        for rate, size in (
-            (config.learning_rate, config.batch_size),
-            (config.probe_learning_rate, config.probe_batch_size),
-        )
+    parts = (config.backbone(bottleneck=True, zero_init_residual=True), projector)
+    parts += (heads.mlp(layers, dtype=config.dtype, **plain),)
+    rate = optim.scaled_lr(config.probe_learning_rate, config.probe_batch_size)
+    return pretraining(
+        config,
+        lambda pace: moco_v3(*parts, temperature=config.temperature, momentum=pace.rising(config.momentum)),
+        lambda pace: lars(config, pace, lr_in_momentum=False),
+        label="moco_v3",
+        views=views.moco_v3(config.size, on_host=True),
+        evaluation=imagenet(config, dataclasses.replace(evals.MOCO_V3_R50, learning_rate=rate)),
     )
-
-    def method(pace):
-        momentum = pace.rising(config.momentum)
-        return moco_v3(backbone, projector, predictor, temperature=config.temperature, momentum=momentum)
-
-    def optimizer(pace):
-        rate = pace.cosine(peak, warmup_epochs=config.warmup_epochs)
-        return optim.lars(rate, lr_in_momentum=False, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-
-    two = views.moco_v3(config.size, on_host=True)
-    judged = imagenet(config, dataclasses.replace(evals.MOCO_V3_R50, learning_rate=probe_rate))
-    return pretraining(config, method, optimizer, label="moco_v3", views=two, judged=judged)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pictures decoded once: from any data set to pixels in a file that is mapped into memory.
 
 Each picture's shorter side is resized to --size and the central square kept, as uint8: no JPEG is decoded while
-training, and where the whole set fits on the devices it can lie there. Train from it with --data packed:OUT; random
+training, and a set that fits on the devices can be resident there. Train from it with --data packed:OUT; random
 crops are then taken from that square. OUT/SPLIT appears when it is complete; a stopped run leaves OUT/SPLIT.partial,
 which the next one replaces.
 
@@ -26,20 +26,20 @@ EVERY_S = 5
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The options."""
+    """The options of the packing."""
 
     data: str
-    """What to pack, such as folder:PATH or tfds:NAME."""
+    """Data set to pack, such as folder:PATH or tfds:NAME."""
     out: str
-    """The directory to make the split in."""
+    """Output directory, with a sub-directory for each split."""
     split: str = "train"
-    """Which split."""
+    """Split to pack."""
     size: int = 256
-    """Side of the packed pictures, in pixels."""
+    """Side of the packed images in pixels."""
     skip_bad: bool = False
-    """Leave out pictures that cannot be read."""
+    """Skip images that cannot be read, and count them, instead of stopping."""
     data_dir: str | None = None
-    """Where tensorflow-datasets keeps its sets; None: its default."""
+    """Directory of tensorflow-datasets; None: its default."""
 
 
 def run(config: Config) -> None:
@@ -56,7 +56,7 @@ def run(config: Config) -> None:
     count, *shape = found["shape"]
     seconds = time.monotonic() - began
     print(
-        f"packed:{config.out} ({config.split}): {count:,} pictures {shape}, {found['left_out']:,} left out; "
+        f"packed:{config.out} ({config.split}): {count:,} pictures {shape}, {found['left_out']:,} skipped; "
         f"{count / seconds:,.0f} pictures/s"
     )
 
@@ -74,7 +74,7 @@ def _reporter():
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.pack_images", description=paragraphs(__doc__ or ""))
@@ -83,7 +83,7 @@ def main() -> None:
     except BadInputError as error:
         sys.exit(refuse(error))
     except KeyboardInterrupt:
-        sys.exit("\nStopped; the same command begins again.")
+        sys.exit("\nStopped; the same command starts over.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What the large recipes need on TPU slices: each is compiled for a slice of v4, v5e, v5p and v6e, on any machine.
 
 Every program is compiled in a process of its own by libtpu (`pip install 'ssljax[plan]'`); nothing is run on a TPU, so
-all times are estimates. A plan that experiments/results/plans.json holds already, made by the same versions, is not
-made again; a recipe that cannot be compiled leaves a row that says why. `make results` copies the table to
+all times are estimates. A plan that experiments/results/plans.json already has from the same versions is not
+made again; a recipe that cannot be compiled gets a row with the reason. `make results` copies the table to
 ssljax/plan/README.md.
 
 With JAX_OPTIMIZATION_LEVEL=O1 in the environment a program takes a quarter of the time. Its row says so: less is fused
@@ -32,7 +32,7 @@ from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
 
 RESULTS = records.RESULTS / "plans.json"
-AT_ONCE = "at once"  # earlier plans added up all temporaries, also those that are never there together
+AT_ONCE = "at once"  # earlier plans added up all temporaries, also those that are never live together
 SHOWN = ("gather", "while")  # what the views' programs are to be free of
 
 
@@ -42,9 +42,10 @@ class Wanted(NamedTuple):
     name: str
     options: tuple[str, ...]
     chips: int
+    """Kinds of TPU chips to compile for."""
 
 
-# eight chips for the eight slices of the batch that MoCo normalises apart; more where state or activations ask for them
+# eight chips for the eight slices of the batch that MoCo normalises separately; more if state or activations need it
 RECIPES = (
     Wanted("moco_v1_imagenet", (), 8),
     Wanted("moco_v2_imagenet", (), 8),
@@ -62,13 +63,13 @@ class Config:
     """What to compile."""
 
     only: tuple[str, ...] = ()
-    """Recipes; none: all."""
+    """Recipes to compile; empty: all."""
     chips: tuple[str, ...] = tuple(chips.CHIPS)
     """Kinds of chips."""
     again: bool = False
-    """Also what has been compiled by the same versions."""
+    """Also compile what the same versions have already compiled."""
     out: str = str(RESULTS)
-    """A results file."""
+    """Results file."""
 
 
 def run(config: Config, ask: Callable[[dict[str, Any]], dict[str, Any]] = children.ask) -> None:
@@ -95,7 +96,7 @@ def run(config: Config, ask: Callable[[dict[str, Any]], dict[str, Any]] = childr
 def _check(what: str, given: tuple[str, ...], known: list[str]) -> None:
     for name in given:
         if name not in known:
-            raise BadInputError(f"there is no {what} {name!r} here; there are {', '.join(known)}.")
+            raise BadInputError(f"unknown {what} {name!r}; use one of {', '.join(known)}.")
 
 
 def _plan(each: Wanted, topology: str, ask: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _plan(each: Wanted, topology: str, ask: Callable[[dict[str, Any]], dict[str,
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The plans of a results file; none where it is not there."""
+    """The plans of a results file; none if it does not exist."""
     return json.loads(path.read_text()) if path.exists() else []
 
 
@@ -136,7 +137,7 @@ def _put(path: Path, found: dict[str, Any]) -> None:
 
 
 def as_markdown(path: Path) -> str:
-    """The plans as a table; every stretch of a recipe stands in the same cell, in order."""
+    """The plans as a table; all stretches of a recipe share a cell, in order."""
     lines = [
         "| recipe | slice | memory a chip | sent a chip and step | bound | steps/s: bound, at 40 % | hours, chip-hours "
         "| compiled in, on one core |",
@@ -158,7 +159,7 @@ def as_markdown(path: Path) -> str:
 
 
 def _cells(part: dict[str, Any]) -> tuple[str, ...]:
-    """Of one stretch."""
+    """The cells of one stretch."""
     memory = in_words(part["bytes_used"])
     if not part["fits"]:
         return f"{memory} does not fit", "", "", "", ""
@@ -173,7 +174,7 @@ def _figure(value: float) -> str:
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.plans", description=paragraphs(__doc__ or ""))

@@ -4,8 +4,8 @@ The train step is compiled for 8, 16 and 64 chips of v5e with 32 rows of the bat
 send gives what is fixed and what grows with the batch; rings are assumed beyond, and the third program says how well
 that holds. Slices of v5e and v6e end at 256 chips. Figures and plot go to experiments/results/scaling.json and .png.
 
-JAX_OPTIMIZATION_LEVEL=O1 takes a quarter of the time and is noted there. It is not for MoCo v2: what that gathers of
-its pictures is then twice as wide, in float32.
+JAX_OPTIMIZATION_LEVEL=O1 takes a quarter of the time and is recorded. It is not for MoCo v2: what that gathers of its
+pictures is then twice as wide, in float32.
 
 Paper: none
 Figure: none
@@ -47,20 +47,20 @@ class Config:
     """What to compile, and where the results go."""
 
     only: tuple[str, ...] = tuple(RECIPES)
-    """Recipes; the others' results stay."""
+    """Recipes to compile; the results of the others are kept."""
     out: str = str(records.RESULTS / "scaling.json")
-    """The figures; the plot lies beside them."""
+    """Results file; the plot is written next to it."""
 
 
 def run(config: Config, ask: Callable[[dict[str, Any]], dict[str, Any]] = children.ask) -> None:
-    """Compile, write the figures after each recipe, and draw all that there are.
+    """Compile, write the figures after each recipe, and plot all results.
 
     Raises:
         BadInputError: no such recipe, or a program that cannot be compiled or does not fit.
     """
     unknown = {*config.only} - {*RECIPES}
     if unknown:
-        raise BadInputError(f"{', '.join(sorted(unknown))}: the recipes are {', '.join(RECIPES)}.")
+        raise BadInputError(f"only={', '.join(sorted(unknown))}: unknown recipe; use one of {', '.join(RECIPES)}.")
     out = Path(config.out)
     for name in config.only:
         points = [_point(name, count, ask) for count in COMPILED]
@@ -84,7 +84,7 @@ def _point(name: str, count: int, ask: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def figures(points: list[scaling.Point]) -> dict[str, Any]:
-    """From the compiled steps, the two smallest first, to the curves; None stands for a batch that is never reached."""
+    """From the compiled steps, the two smallest first, to the curves; None for a batch that is never reached."""
     growth = scaling.fit(points[0], points[1])
     each = points[-1].passes / points[-1].chips / points[-1].rows
     least = {}
@@ -135,7 +135,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.plans_scaling", description=paragraphs(__doc__ or ""))
@@ -143,7 +143,7 @@ def main() -> None:
         run(config)
     except BadInputError as error:
         sys.exit(refuse(error))
-    print(f"{config.out} and {Path(config.out).with_suffix('.png')} are written.")
+    print(f"{config.out} and {Path(config.out).with_suffix('.png')} written.")
 
 
 if __name__ == "__main__":

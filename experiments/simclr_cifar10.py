@@ -10,7 +10,7 @@ Differs: the projector's last BatchNorm has no scale; the linear figure is logis
 
 import dataclasses
 
-from ssljax import optim
+from experiments._lars import LarsOptions, lars
 from ssljax.cli.experiments import main
 from ssljax.methods.simclr import simclr
 from ssljax.models import heads
@@ -21,21 +21,17 @@ from ssljax.vision.task import pretraining
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ResNetConfig):
+class Config(LarsOptions, ResNetConfig):
     """The recipe; the defaults are the official command's."""
 
     epochs: int = 1000
     batch_size: int = 512
-    learning_rate: float = 1.0
-    """For a batch of 256; LARS, half a cosine after the warm-up."""
-    warmup_epochs: int = 10
-    sgd_momentum: float = 0.9
-    weight_decay: float = 1e-4
-    """On kernels only."""
     temperature: float = 0.5
+    """Temperature of the NT-Xent logits."""
     jitter_strength: float = 0.5
+    """Strength of the colour jitter."""
     projector: tuple[int, ...] = (512, 512, 128)
-    """Outputs of its layers."""
+    """Widths of the projector's layers."""
 
 
 def build(config: Config) -> Experiment:
@@ -44,16 +40,15 @@ def build(config: Config) -> Experiment:
     view = dataclasses.replace(views.cifar().recipes[0], jitter=(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s))
     last = {"last_batch_norm": True, "last_affine": False, "last_bias": False}
     projector = heads.mlp(config.projector, batch_norm=True, bias=False, dtype=config.dtype, **last)
-    method = simclr(config.backbone(stem="cifar"), projector, temperature=config.temperature)
-    peak = optim.scaled_lr(config.learning_rate, config.batch_size)
-
-    def optimizer(pace):
-        rate = pace.cosine(peak, warmup_epochs=config.warmup_epochs)
-        return optim.lars(rate, lr_in_momentum=True, momentum=config.sgd_momentum, weight_decay=config.weight_decay)
-
-    judged = cifar(Knn(200, 0.1, "backbone"))
-    two = views.Views((view, view))
-    return pretraining(config, lambda pace: method, optimizer, label="simclr", views=two, judged=judged)
+    learns = simclr(config.backbone(stem="cifar"), projector, temperature=config.temperature)
+    return pretraining(
+        config,
+        lambda pace: learns,
+        lambda pace: lars(config, pace, lr_in_momentum=True),
+        label="simclr",
+        views=views.Views((view, view)),
+        evaluation=cifar(Knn(200, 0.1, "backbone")),
+    )
 
 
 if __name__ == "__main__":

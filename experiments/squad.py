@@ -27,6 +27,7 @@ from ssljax.run import results as records
 from ssljax.run import workdir as workdirs
 from ssljax.text import export as text_export
 from ssljax.text import glue, squad, squad_answers
+from ssljax.train.hosts import joining
 from ssljax.types import BadInputError
 
 
@@ -35,52 +36,54 @@ class Config:
     """The numbers of the official command."""
 
     workdir: str = ""
-    """Where results and the first seed's predictions.json go; empty: runs/squad."""
+    """Directory of the results and the first seed's predictions.json; empty: runs/squad."""
     run: str = ""
-    """Directory of a finished text run, or one in Hugging Face's format."""
+    """Directory of a finished text run, or of a model in Hugging Face's format."""
     train: str = ""
-    """SQuAD 1.1's train file, .json or .json.gz; empty: the articles of dev that are not held out."""
+    """SQuAD 1.1 training file, .json or .json.gz; empty: the articles of dev that are not held out."""
     dev: str = ""
-    """The file to evaluate on."""
+    """SQuAD 1.1 file to evaluate on."""
     held_out: int = 10
-    """Articles of dev to evaluate on, the last ones, where there is no train file."""
+    """Number of articles at the end of dev to evaluate on, if there is no training file."""
     length: int = 384
-    """In tokens, of question and window."""
+    """Length of a window in tokens, question included."""
     stride: int = 128
-    """Tokens from window to window."""
+    """Tokens between the starts of successive windows."""
     max_query: int = 64
-    """Questions are cut to so many tokens."""
+    """Maximum number of tokens of a question; longer ones are truncated."""
     n_best: int = 20
-    """Starts and ends of each window that are tried."""
+    """Number of start and of end candidates per window."""
     max_answer: int = 30
-    """Tokens of the longest answer."""
+    """Maximum number of tokens of an answer."""
     epochs: int = 2
+    """Number of passes over the training windows."""
     batch_size: int = 12
+    """Windows per step, over all devices."""
     learning_rate: float = 3e-5
-    """At the end of the warm-up."""
+    """Base learning rate; linear warm-up, then linear decay to 0, counted from step 0."""
     warmup: float = 0.1
-    """Share of the steps."""
+    """Warm-up, as a share of the steps."""
     weight_decay: float = 0.01
-    """Of all but biases and LayerNorms."""
+    """Weight decay, on all parameters except biases and LayerNorms."""
     by_length: bool = False
-    """Make batches of windows of like length: faster."""
+    """Group windows of similar length into batches: faster."""
     seeds: int = 5
-    """Runs."""
+    """Number of runs, one per seed."""
     seed: int = 0
-    """Of the first run."""
+    """Seed of the first run; each further run adds 1."""
     bfloat16: bool = False
     """Compute the encoder in bfloat16."""
     devices: int | None = None
-    """Use the first so many devices; None: all."""
+    """Number of devices to use; None: all."""
     record: bool = False
     """Append the result to experiments/results/squad.json."""
 
 
 def run(config: Config) -> records.Results:
-    """Fine-tune and write results.json and predictions.json, or show those that are there.
+    """Fine-tune and write results.json and predictions.json, or print the existing ones.
 
     Raises:
-        BadInputError: an option, the run or the data will not do.
+        BadInputError: an option, the run or the data is invalid.
     """
     workdir = config.workdir or "runs/squad"
     numbers = FinetuneConfig(
@@ -93,11 +96,13 @@ def run(config: Config) -> records.Results:
         config.by_length,
     )
     if not (config.run and config.dev):
-        raise BadInputError("give --run DIRECTORY, a trained encoder, and --dev FILE, SQuAD's questions.")
-    sharding.start_hosts()
+        raise BadInputError(
+            f"run={config.run!r}, dev={config.dev!r}: give --run DIRECTORY and --dev FILE, a SQuAD 1.1 file."
+        )
+    joining.start_hosts()
     finished = workdirs.check(workdir, config, "squad")
     if finished is not None:
-        print(f"{workdir} holds these results already; choose another --workdir to fine-tune again.")
+        print(f"{workdir} already has these results; use another --workdir to fine-tune again.")
         records.print_table(finished)
         return finished
     train, dev = _questions(config)
@@ -136,7 +141,7 @@ def _questions(config: Config) -> tuple[list[squad.Question], list[squad.Questio
 
 
 def main() -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     config = tyro.cli(Config, prog="python -m experiments.squad", description=rows.paragraphs(__doc__ or ""))

@@ -38,13 +38,15 @@ class Config(RunConfig):
     devices: int | None = 1
     log_every: int = 20
     steps: int = 300
+    """Number of steps."""
     learning_rate: float = 0.05
+    """Initial learning rate; cosine decay to 0."""
     temperature: float = 0.2
-    """h is the normalised embedding over its square root, so that h_i . h_j is the cosine over it."""
+    """Temperature: h is the normalized embedding over its square root, so that h_i . h_j is the cosine over it."""
 
 
 def pairs(encoder: Encoder, temperature: float) -> Method:
-    """Tell the pairs that are two views of one picture (y = +1) from all other pairs (y = -1)."""
+    """Separate the pairs that are two views of one picture (y = +1) from all other pairs (y = -1)."""
 
     def init(key, batch):
         return encoder.init(key, batch["view_1"])
@@ -84,7 +86,7 @@ def ten_pictures() -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_task(two_views: views.Views) -> Task:
-    """The ten pictures, all in every batch; judged by the similarities of their twenty fixed views."""
+    """The ten pictures, all in every batch; evaluated by the similarities of their twenty fixed views."""
     images, kinds = ten_pictures()
     shown = {name: np.asarray(view) for name, view in two_views(jax.random.key(1), image=images).items()}
     both = jnp.concatenate([shown["view_1"], shown["view_2"]])

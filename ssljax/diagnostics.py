@@ -1,4 +1,4 @@
-"""Numbers that tell a healthy representation from a collapsed one, for rows sharded over a mesh or not."""
+"""Numbers that distinguish a healthy representation from a collapsed one, for rows sharded over a mesh or not."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def uniformity(x: Array, t: float = 2) -> Array:
     """
     count = x.shape[0]
     if count < 2:
-        raise BadInputError(f"uniformity of {count} rows: give at least two.")
+        raise BadInputError(f"uniformity of {count} rows: give at least two rows.")
     x = l2_normalize(x)
     everyone = _replicated(x)
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(everyone * everyone, axis=1)[None, :]
@@ -115,7 +115,7 @@ def topk_accuracy(logits: Array, labels: Array, k: int = 1) -> Array:
         raise BadInputError(f"logits {logits.shape} and labels {labels.shape} must be [B, C] and [B].")
     classes = logits.shape[1]
     if not 1 <= k < classes:
-        raise BadInputError(f"k={k}: it must be at least 1 and below the number of classes, {classes}.")
+        raise BadInputError(f"k={k}: give at least 1 and less than the number of classes, {classes}.")
     is_label = labels[:, None] == jnp.arange(classes)[None, :]
     own = jnp.max(jnp.where(is_label, logits, -jnp.inf), axis=1, keepdims=True)
     # not (a < b) rather than a >= b: a NaN on either side must count against the row

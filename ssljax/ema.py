@@ -53,7 +53,7 @@ def cosine_momentum(base: float, step: Any, total_steps: int) -> Array:
 
     Args:
         base: momentum at step 0, in [0, 1].
-        step: optimiser step, from 0; past the end the momentum stays 1.
+        step: optimiser step, from 0; past the end the momentum is 1.
         total_steps: the run's length in the unit of `step`.
 
     Returns:
@@ -69,7 +69,7 @@ def cosine_momentum(base: float, step: Any, total_steps: int) -> Array:
     """
     check_momentum(base)
     if total_steps < 1:
-        raise BadInputError(f"total_steps={total_steps}: a momentum schedule needs at least one step.")
+        raise BadInputError(f"total_steps={total_steps}: give at least 1.")
     progress = jnp.clip(jnp.asarray(step, jnp.float32) / total_steps, 0.0, 1.0)
     return 1 - (1 - base) * (jnp.cos(np.pi * progress) + 1) / 2
 
@@ -81,5 +81,5 @@ def check_momentum(momentum: Any) -> Any:
         BadInputError: it does. A value under jit cannot be inspected and passes.
     """
     if not isinstance(momentum, Tracer) and not 0 <= float(momentum) <= 1:
-        raise BadInputError(f"momentum={momentum}: it must lie in [0, 1].")
+        raise BadInputError(f"momentum={momentum}: give a value in [0, 1].")
     return momentum

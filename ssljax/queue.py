@@ -58,7 +58,7 @@ def enqueue(queue: Queue, keys: Array) -> Queue:
         BadInputError: B > K, or another D.
 
     Reference: arXiv 1911.05722, Algorithm 1; facebookresearch/moco `moco/builder.py`.
-    Differs from the official code, which requires K % B == 0; here any B <= K will do, and B may change.
+    Differs from the official code, which requires K % B == 0; here any B <= K is valid, and B may change.
 
     >>> queue = Queue(jnp.zeros((3, 1)), jnp.int32(2))
     >>> enqueue(queue, jnp.array([[1.0], [2.0]])).keys.ravel().tolist()
@@ -69,15 +69,15 @@ def enqueue(queue: Queue, keys: Array) -> Queue:
         raise BadInputError(f"keys {keys.shape} do not fit a queue of keys of length {dim}; give [B, {dim}].")
     batch = keys.shape[0]
     if batch > size:
-        raise BadInputError(f"A batch of {batch} keys does not fit a queue of {size}; enlarge the queue.")
+        raise BadInputError(f"A batch of {batch} keys does not fit a queue of {size}; use a larger queue.")
     keys = jax.lax.stop_gradient(keys).astype(queue.keys.dtype)
     # dynamic_update_slice would clamp a start beyond K - B and overwrite the wrong rows
     start = jnp.minimum(queue.pointer, size - batch)
     wrapped = queue.pointer - start
     rolled = jnp.roll(keys, wrapped, axis=0)
-    stays = (jnp.arange(batch) >= wrapped)[:, None]
+    unwrapped = (jnp.arange(batch) >= wrapped)[:, None]
     tail = jax.lax.dynamic_slice_in_dim(queue.keys, start, batch)
-    ring = jax.lax.dynamic_update_slice_in_dim(queue.keys, jnp.where(stays, rolled, tail), start, 0)
-    head = jnp.where(stays, ring[:batch], rolled)
+    ring = jax.lax.dynamic_update_slice_in_dim(queue.keys, jnp.where(unwrapped, rolled, tail), start, 0)
+    head = jnp.where(unwrapped, ring[:batch], rolled)
     ring = jax.lax.dynamic_update_slice_in_dim(ring, head, 0, 0)
     return Queue(ring, (queue.pointer + batch) % size)

@@ -85,7 +85,7 @@ def build(config: Config) -> experiment.Experiment:
         lambda pace: optim.sgd(pace.cosine(config.learning_rate)),
         label="agreeing",
         views=Views((large, large, small)),
-        judged=Pictures(
+        evaluation=Pictures(
             MEAN, STD, knn=Knn(20, 0.1, "pooled"), bank=500, backbone="pooled", embedding="pooled", writer=config.writer
         ),
     )

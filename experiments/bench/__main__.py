@@ -1,7 +1,7 @@
 """How fast, side by side: `python -m experiments.bench [NAME ...]`.
 
 Each side runs in a process of its own, pinned to the same cores, warm, a round of one after a round of the other. What
-counts is the ratio; times are this machine's. A library to compare with that is not installed is left out and named.
+counts is the ratio; times are this machine's. A library to compare with that is not installed is skipped and named.
 """
 
 import dataclasses
@@ -21,18 +21,19 @@ class Config:
     """What to run and on what."""
 
     names: tuple[str, ...] = ()
-    """Benchmarks; none: all that this device is for."""
+    """Benchmarks to run; empty: all for this device."""
     rounds: int = 5
+    """Number of rounds of each side."""
     cores: int = 2
-    """Of the host, for each side."""
+    """Number of host cores for each side."""
     data: str = ""
-    """CIFAR-10 as tfds:NAME or arrays:FILE.npz; empty: pictures of the same size."""
+    """CIFAR-10 as tfds:NAME or arrays:FILE.npz; empty: noise of the same size."""
     epoch_images: int = 2048
-    """So many of them are the epoch."""
+    """Number of images in the epoch."""
     text: str = ""
-    """A file of text; empty: the language reference of this Python."""
+    """Text file; empty: the language reference of this Python."""
     out: str = ""
-    """A results file; empty: experiments/results/bench-DEVICE.json."""
+    """Results file; empty: experiments/results/bench-DEVICE.json."""
 
 
 class Bench(NamedTuple):
@@ -105,12 +106,12 @@ def run(config: Config) -> Path:
     """Run the benchmarks, print and write each one's entry as it ends; returns the results file.
 
     Raises:
-        BadInputError: there is no such benchmark, or a number is below 1.
+        BadInputError: no such benchmark, or a number is below 1.
     """
     from ssljax.types import BadInputError
 
     if unknown := sorted(set(config.names) - set(BENCHES)):
-        raise BadInputError(f"{', '.join(unknown)}: there is no such benchmark; there are {', '.join(BENCHES)}.")
+        raise BadInputError(f"{', '.join(unknown)}: there is no such benchmark; use one of {', '.join(BENCHES)}.")
     if min(config.rounds, config.cores, config.epoch_images) < 1:
         raise BadInputError(f"rounds={config.rounds}, cores={config.cores}: give at least 1 of each.")
     harness.pin(config.cores)
@@ -120,7 +121,7 @@ def run(config: Config) -> Path:
     for name in config.names or tuple(BENCHES):
         bench = BENCHES[name]
         if bench.gpu_only and not gpu:
-            print(f"{name}: this one is for a GPU, and there is none here.")
+            print(f"{name}: this one is for a GPU and is skipped.")
             continue
         sides = bench.sides(gpu, config)
         measured, missing = harness.compare([*sides, *(machine.ceilings(gpu) if bench.ceiling else ())], config.rounds)

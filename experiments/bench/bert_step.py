@@ -37,7 +37,7 @@ def their_shape(size: str) -> dict[str, int]:
 
 
 def masked_batch(length: int, batch: int) -> dict[str, Any]:
-    """A batch as the masking gives it: full sequences, all the predictions that there may be."""
+    """A batch as the masking returns it: full sequences with the maximum number of predictions."""
     import numpy as np
 
     rng, count = np.random.default_rng(0), PREDICTIONS[length]

@@ -46,7 +46,7 @@ class Page:
         return PHASES[struct.unpack_from("<q", self.memory, 8)[0]]
 
     def follow(self) -> None:
-        """Note from now on what the runs of this process tell their heartbeat."""
+        """Note from now on what the runs of this process report to their heartbeat."""
         counted, busied = heartbeat.Heartbeat.step, heartbeat.Heartbeat.busy
 
         def step(beat: heartbeat.Heartbeat, number: int) -> None:
@@ -86,7 +86,7 @@ class Child:
         return self.code
 
     def wait(self, seconds: float, until: Callable[[], bool] = lambda: False) -> int | None:
-        """`code`, as soon as it has ended or `until()` is true, or after so many seconds."""
+        """`code`, as soon as it has ended or `until()` is true, or after `seconds`."""
         end = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < end and not until():
             time.sleep(PAUSE)
@@ -110,7 +110,7 @@ class Child:
 def fork(act: Callable[[], Any], log: Path, environment: Mapping[str, str] | None = None) -> Child:
     """Start `act` in a child, which ends as a program of its own would: 0, what `sys.exit` was given, or 1.
 
-    The caller must not have used jax's devices before. Threads of OpenBLAS are no matter: it minds forks itself.
+    The caller must not have used jax's devices before. Threads of OpenBLAS are safe: it handles forks itself.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -169,10 +169,10 @@ def call(
     """
     place = Path(tempfile.mkdtemp(prefix="call-", dir=folder))
 
-    def told() -> None:
+    def save_answer() -> None:
         (place / "answer").write_text(json.dumps(act()))
 
-    with running(fork(told, place / "log", environment)) as child:
+    with running(fork(save_answer, place / "log", environment)) as child:
         if child.wait(seconds) != 0:
             raise RuntimeError(f"a child has ended with {child.code}:\n{child.said()}")
     return json.loads((place / "answer").read_text())

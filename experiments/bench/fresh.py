@@ -43,7 +43,7 @@ def _timed_step(folder: str, gpu: bool) -> float:
 
 
 def moco_memory(gpu: bool) -> list[Side]:
-    """Of MoCo's step: ResNet-50 at 224 and batch 256 on a GPU, else the CIFAR ResNet-18 at batch 64."""
+    """Peak memory of MoCo's step: ResNet-50 at 224 and batch 256 on a GPU, else the CIFAR ResNet-18 at batch 64."""
     cell = {"depth": 50, "size": 224, "batch": 256, "steps": 1} if gpu else {**CELL, "steps": 1}
     options = {"gpu": gpu, "cell": cell}
     return [
@@ -53,7 +53,7 @@ def moco_memory(gpu: bool) -> list[Side]:
 
 
 def bert_memory(gpu: bool) -> list[Side]:
-    """Of BERT-base's step at length 512: batch 64 on a GPU, else 1."""
+    """Peak memory of BERT-base's step at length 512: batch 64 on a GPU, else 1."""
     cell = {"length": 512, "batch": 64 if gpu else 1, "steps": 1}
     mine, theirs = {**cell, "size": "base"}, {**cell, "shape": bert_step.their_shape("base")}
     return [
@@ -63,9 +63,9 @@ def bert_memory(gpu: bool) -> list[Side]:
 
 
 def peak(gpu: bool, cell: dict[str, Any], start: Any) -> Ready:
-    """A round is a process that takes two steps and says how much memory it has held, in MiB.
+    """A round is a process that takes two steps and reports its peak memory, in MiB.
 
-    It has the system's own allocator: what one keeps that was told to keep everything is more than the step needs.
+    It has the system's own allocator: an allocator set to keep all memory would report more than the step needs.
     """
     start_library(start)
     for name in ALLOCATORS:

@@ -1,7 +1,7 @@
 """Random bytes in manifests, checkpoints and exchanged weights: loaded or refused in a sentence, in bounded memory.
 
 No code runs: Python's audit hooks see every pickle and every program, and some of the bytes are a pickle that would
-leave a file behind.
+create a file.
 """
 
 import resource
@@ -42,7 +42,7 @@ SHARES = {  # of the trials
 
 
 def fuzz(count: int, folder: Path, seed: int = 0) -> dict[str, Any]:
-    """Change bytes of a file and read it; so many times.
+    """Change bytes of a file and read it, `count` times.
 
     A checkpoint's files are sealed again after the change, so that orbax reads what the manifest would have refused.
 

@@ -76,7 +76,7 @@ class Measured(NamedTuple):
 
     @property
     def median(self) -> float:
-        """Of the rounds' values."""
+        """Median of the rounds' values."""
         return statistics.median(self.values)
 
 
@@ -101,11 +101,11 @@ def need(library: str) -> Any:
 
 
 def pin(cores: int) -> None:
-    """Keep this process, and those that it starts, to the first so many of its cores and as many threads.
+    """Keep this process, and those that it starts, to its first `cores` cores and to one thread for each.
 
     Every side also gets jemalloc, where it is installed, with freed memory kept: glibc hands a step's work space back
     to the system, and clearing it anew took MoCo's step from .65 s to anything up to 1.0 s. Without it, glibc at least
-    uses huge pages. XLA orders a CPU's operations for little memory at once (562 instead of 856 MiB of that step).
+    uses huge pages. XLA orders a CPU's operations for low peak memory (562 instead of 856 MiB of that step).
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
@@ -120,7 +120,7 @@ def pin(cores: int) -> None:
 
 
 def compare(sides: Sequence[Side], rounds: int, warm: int = 1) -> tuple[list[Measured], list[str]]:
-    """Run the sides in turn, so many rounds.
+    """Run the sides alternately for `rounds` rounds.
 
     Args:
         sides: the first one is ours.
@@ -137,11 +137,11 @@ def compare(sides: Sequence[Side], rounds: int, warm: int = 1) -> tuple[list[Mea
         pipes = [(side, stack.enter_context(_process(side))) for side in sides]
         found, missing = [], []
         for side, pipe in pipes:
-            told = _answer(side, pipe)
-            if "missing" in told:
-                missing.append(f"{side.label}: {told['missing']}")
+            reply = _answer(side, pipe)
+            if "missing" in reply:
+                missing.append(f"{side.label}: {reply['missing']}")
             else:
-                found.append((side, pipe, Measured(side.label, [], told["work"], told["flops"], told["facts"])))
+                found.append((side, pipe, Measured(side.label, [], reply["work"], reply["flops"], reply["facts"])))
         for number in range(warm + rounds):
             for side, pipe, measured in found:
                 pipe.send("round")
@@ -183,16 +183,16 @@ def _process(side: Side) -> Iterator[Any]:
 
 def _answer(side: Side, pipe: Any) -> dict[str, Any]:
     try:
-        told = pipe.recv()
+        reply = pipe.recv()
     except EOFError:
         raise RuntimeError(f"{side.label}: its process has ended") from None
-    if "failed" in told:
-        raise RuntimeError(f"{side.label} failed:\n{told['failed']}")
-    return told
+    if "failed" in reply:
+        raise RuntimeError(f"{side.label} failed:\n{reply['failed']}")
+    return reply
 
 
 def _serve(pipe: Any, side: Side, folder: str) -> None:
-    """A side's process: sets up, answers, then does a round whenever it is told to, until the driver is gone."""
+    """A side's process: sets up, answers, then does a round on request, until the driver is gone."""
     tempfile.tempdir = folder
     try:
         ready = side.start(**side.options)

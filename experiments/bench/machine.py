@@ -68,7 +68,7 @@ def torch_matmul(gpu: bool) -> Ready:
 
 
 def _of_length(times, size: int) -> Ready:
-    """As many products as take about `SECONDS`."""
+    """The number of products that takes about `SECONDS`."""
     times(2)
     began = time.perf_counter()
     times(4)

@@ -51,12 +51,12 @@ def device_name(facts: dict[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """The entries by the benchmark's name; none where there is no file."""
+    """The entries by the benchmark's name; none if there is no file."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def put(path: Path, name: str, found: dict[str, Any]) -> None:
-    """Write one entry; the others stay."""
+    """Write one entry; the others are kept."""
     from ssljax.run import results as records
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,12 +72,12 @@ def as_text(name: str, found: dict[str, Any]) -> str:
 
 
 def _figures(row: dict[str, Any], unit: str) -> str:
-    told = f"{row['median']:.4g} ({row['least']:.4g} to {row['greatest']:.4g})"
+    text = f"{row['median']:.4g} ({row['least']:.4g} to {row['greatest']:.4g})"
     if "rate" in row:
-        told = f"{row['rate']:.4g} {unit}, round {told} s"
+        text = f"{row['rate']:.4g} {unit}, round {text} s"
     if "share_of_ceiling" in row:
-        told += f", {row['share_of_ceiling']:.0%} of matmul ceiling"
-    return told + (f"; ratio {_ratio(row)}" if "ratio" in row else "")
+        text += f", {row['share_of_ceiling']:.0%} of matmul ceiling"
+    return text + (f"; ratio {_ratio(row)}" if "ratio" in row else "")
 
 
 def _ratio(row: dict[str, Any]) -> str:
@@ -111,7 +111,7 @@ def verdict(bar: str, label: str, ratio: float) -> str:
         ratio: median.
 
     Returns:
-        The bar after "met" or "missed"; "-" for another peer's; a bar that is not a ratio as it is.
+        The bar after "met" or "missed"; "-" for another peer's; a bar that is not a ratio is returned unchanged.
 
     >>> verdict(">= 1.5", "lightly", 1.08), verdict(">= 1 eager", "torch.compile", 1.05), verdict("-", "JPEGs", 2.5)
     ('missed: >= 1.5', '-', '-')

@@ -78,12 +78,12 @@ def make(folder: Path) -> dict[str, Tiny]:
 
 
 def moco(pictures: str) -> Tiny:
-    """That of moco_cifar10."""
+    """The run of moco_cifar10."""
     return Tiny(moco_cifar10, (*MOCO_OPTIONS.split(), "--data", pictures))
 
 
 def make_pictures(path: Path) -> str:
-    """Write a set of two kinds of pictures that differ in brightness; returns what `--data` wants."""
+    """Write a set of two kinds of pictures that differ in brightness; returns the value of `--data`."""
     rng, content = np.random.default_rng(0), {}
     for split, count in (("train", PICTURES), ("test", 20)):
         labels = np.arange(count) % 2
@@ -101,15 +101,15 @@ def _make_text(source: Path, out: Path) -> None:
 
 
 def cache(folder: Path, write: bool) -> None:
-    """Take compiled programs from `folder`, which is there, and with `write` leave new ones in it."""
+    """Read compiled programs from `folder`, which exists, and with `write` add new ones to it."""
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # entries are not written at once and whole: a killed child must not leave one
+    # entries are not written atomically: a killed child must not write one
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0 if write else 1e9)
 
 
 def start(run: Tiny, workdir: Path, page: Page, prepare: Callable[[], None], more: tuple[str, ...] = ()) -> Child:
-    """The experiment's command in a child; the same call takes the run up."""
+    """The experiment's command in a child; the same call resumes the run."""
     options = [*run.options, "--workdir", str(workdir), *COMMON, *more]
 
     def command() -> None:

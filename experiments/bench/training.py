@@ -57,15 +57,15 @@ def _after_one(some: Callable[[int], None], steps: int) -> Callable[[], float]:
 
 
 def torch_loader(data: Any, **options: Any) -> Any:
-    """A DataLoader whose `WORKERS` processes stay from epoch to epoch."""
+    """A DataLoader whose `WORKERS` processes persist from epoch to epoch."""
     torch = need("torch")
-    # a side's process was spawned, and would spawn in turn; torch's own default on Linux forks
+    # a side's process was spawned, and would spawn again; torch's own default on Linux forks
     processes = {"num_workers": WORKERS, "persistent_workers": True, "multiprocessing_context": "fork"}
     return torch.utils.data.DataLoader(data, **processes, **options)
 
 
 def compiled(module: Any, gpu: bool) -> Any:
-    """torch.compile as it is best on the device."""
+    """torch.compile with the best mode for the device."""
     torch = need("torch")
     return torch.compile(module, mode="max-autotune" if gpu else "default")
 

@@ -1,4 +1,4 @@
-"""Many small trials in children: a trial that ends its process is a crash in the count, and the rest goes on."""
+"""Many small trials in children: a trial that ends its process is a crash in the count, and the others continue."""
 
 import collections
 import json
@@ -51,7 +51,7 @@ def _part(numbers: range, folder: Path, ready: Callable[[], Trial]) -> list[dict
         child.wait(3600)
     found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     if not path.exists() or (child.code == 0 and len(found) < len(numbers)):
-        raise RuntimeError(f"the trials have not begun:\n{child.said()}")
+        raise RuntimeError(f"the trials have not started:\n{child.said()}")
     if len(found) < len(numbers):
         end = {"outcome": "crash", "kind": "?", "file": "?", "trial": numbers[len(found)], "code": child.code}
         found.append(end | {"said": child.said()[-500:]})

@@ -21,8 +21,8 @@ Config = TypeVar("Config", bound=RunConfig)
 def main(config_type: type[Config], build: Callable[[Config], experiment.Experiment], description: str | None) -> None:
     """Parse the command line into `config_type`, build the experiment and run it.
 
-    Exits with one sentence on standard error: with 2 for invalid input, with 75 when a signal came and the state is
-    saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges, cannot save, or when an
+    Exits with one sentence on standard error: with 2 for invalid input, with 75 after a signal, once the
+    state is saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges, cannot save, or an
     evaluation or the report failed.
 
     Args:

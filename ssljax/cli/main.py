@@ -1,4 +1,4 @@
-"""The command `ssljax`: use what a run has learnt, and plan one."""
+"""The command `ssljax`: use the encoder of a finished run, and plan a run."""
 
 import dataclasses
 import shutil
@@ -29,11 +29,11 @@ class FillMask:
     """Print the likeliest words for each [MASK] of a sentence, with their probabilities."""
 
     sentence: str
-    """With one [MASK] or more."""
+    """Sentence with one or more [MASK]."""
     run: str = ""
-    """Directory of a finished text run, or one in Hugging Face's format."""
+    """Directory of a finished text run, or of a model in Hugging Face's format."""
     top: int = 5
-    """Words for each [MASK]."""
+    """Number of words for each [MASK]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Embed:
     """Write a vector for each line of a text file: the mean of the last layer over the line's tokens."""
 
     input: str
-    """A UTF-8 text file, a sentence a line."""
+    """UTF-8 text file, one sentence per line."""
     output: str
-    """The .npy file to make, float32 [lines, width]."""
+    """New .npy file, float32 [lines, width]."""
     run: str = ""
-    """Directory of a finished text run, or one in Hugging Face's format."""
+    """Directory of a finished text run, or of a model in Hugging Face's format."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +53,15 @@ class Export:
     """Copy a run's trained encoder into a new directory, for another library."""
 
     directory: str
-    """To make."""
+    """New directory to copy into."""
     run: str = ""
     """Directory of a finished run."""
     to: Literal["huggingface", "timm"] = "huggingface"
-    """huggingface for text: config.json, vocab.txt, model.safetensors; timm for pictures: backbone.safetensors."""
+    """Format: huggingface (text: config.json, vocab.txt, model.safetensors) or timm (images: backbone.safetensors)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; exits with 2 and one sentence where the input will not do."""
+    """Run the command line; exits with 2 and one sentence if the input is invalid."""
     import tyro
 
     name = tyro.conf.subcommand
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Plan, name("plan")],
         args=given[:cut],
         prog="ssljax",
-        description="Use what a run has learnt, or plan one.",
+        description="Use the encoder of a finished run, or plan a run.",
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     try:
@@ -91,7 +91,7 @@ def fill(command: FillMask) -> None:
     """`ssljax fill-mask`."""
     params, shape, vocabulary = load_encoder(command.run)
     if "mlm" not in params:
-        raise BadInputError(f"{command.run} has no head for masked words; give a run of BERT's pre-training.")
+        raise BadInputError(f"{command.run} has no head for masked words; give a pre-training run of BERT.")
     (filled,) = scores.fill(build(shape), params, vocabulary, [command.sentence], command.top)
     for number, (words, probabilities) in enumerate(filled, start=1):
         if len(filled) > 1:
@@ -144,7 +144,7 @@ def export(command: Export) -> None:
     source = run / (EXPORTED if command.to == "huggingface" else PICTURES)
     if not source.exists():
         kind = "text" if command.to == "huggingface" else "pictures"
-        raise BadInputError(f"{run} holds no {source.name}; --to {command.to} wants a finished run on {kind}.")
+        raise BadInputError(f"{run} holds no {source.name}; --to {command.to} needs a finished run on {kind}.")
     if target.exists():
         raise BadInputError(f"{target} exists: it is not overwritten; choose another name.")
     partial = target.with_name(f"{target.name}.partial")
@@ -162,9 +162,9 @@ def _lines(path: str) -> list[str]:
     try:
         found = Path(path).read_bytes().decode().splitlines()
     except OSError as error:
-        raise BadInputError(f"{path}: cannot be read: {error.strerror}.") from None
+        raise BadInputError(f"{path} cannot be read ({error.strerror}); give a readable text file.") from None
     except UnicodeDecodeError as error:
         raise BadInputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
     if not found:
-        raise BadInputError(f"{path} has no lines; give a sentence a line.")
+        raise BadInputError(f"{path} has no lines; give one sentence per line.")
     return found

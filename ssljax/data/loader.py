@@ -1,6 +1,6 @@
 """Batches as a pure function of (seed, step): the same on any number of devices, processes and workers.
 
-Small sets of one shape lie on the devices as uint8; the others stream through grain.
+Small sets of one shape are resident on the devices as uint8; the others stream through grain.
 """
 
 import functools
@@ -41,19 +41,19 @@ def batches(
 
     Args:
         source: records by index: a `Source` or any of grain's random-access sources.
-        batch_size: of the global batch; a multiple of the number of devices.
-        seed: of the shuffle and of the transform's randomness.
-        start_step: the first step; `n` goes on exactly where a run of n steps stopped.
+        batch_size: global batch size; a multiple of the number of devices.
+        seed: seed of the shuffle and of the transform's randomness.
+        start_step: the first step; `n` resumes exactly where a run of n steps stopped.
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
-        shift: read the data of so many steps later.
+        shift: read the data of `step + shift` at each step.
         transform: `(record, rng) -> record` on the host, such as `pictures.random_crops(224)`.
-        fields: of the records to yield, such as `("label",)`; none: all but the label.
-        resident_bytes: a set without a transform lies on the devices, split over them, where each one's share is at
+        fields: names of the fields to yield, such as `("label",)`; empty: all but the label.
+        resident_bytes: a set without a transform is resident on the devices, split over them, if each one's share is at
             most this; None: `resident.budget()`, 0 always streams.
-        workers: processes that read and transform; 0 uses threads. Of a streamed set so many records are held ahead
-            of the present batch: two batches' rows of this process; with workers three of them, however many workers
-            there are, and two more a worker. A batch counts as `AHEAD` rows at least.
-        undrawn: of a set that lies on the devices give what `resident.take` draws a batch from instead of the batch,
+        workers: processes that read and transform; 0 uses threads. Records of a streamed set prefetched beyond the
+            present batch: two batches' rows of this process; with workers three batches' rows, whatever the number of
+            workers, and two more records per worker. A batch counts as `AHEAD` rows at least.
+        undrawn: for a resident set give what `resident.take` draws a batch from instead of the batch,
             so that a compiled step can do it.
 
     Returns:
@@ -64,13 +64,13 @@ def batches(
     """
     check_enough(source, batch_size)
     sharding.check_batch_size(batch_size)
-    fields = fields or [field for field in read_record(source, 0) if field not in ("label", "skipped")]
     if "label" in fields:
         require_labels(source)
     steps = range(start_step + shift, num_steps + shift)
     room = sharding.data_devices() * (resident.budget() if resident_bytes is None else resident_bytes)
-    if transform is None and len(source) * _record_bytes(source, fields) <= room:
-        arrays = _stack(source, _read_all(source, None, range(len(source))), fields)
+    if transform is None and len(source) * _record_bytes(read_record(source, 0), fields) <= room:
+        records = _read_all(source, None, range(len(source)))
+        arrays = _stack(source, records, fields or _inputs(records[0]))
         return _resident_batches(arrays, seed, batch_size, steps, undrawn)
     return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
 
@@ -84,7 +84,7 @@ def load_all(
         source: records by index.
         transform: such as `pictures.resize_center(224, 256)`.
         limit: read only this many, evenly spaced, so that a set sorted by class keeps all its classes.
-        fields: of the records; none: all that the first one has.
+        fields: names of the fields to load; empty: those of the first record.
 
     Returns:
         {field: [N, ...]}; numbers, such as labels, as int32.
@@ -94,14 +94,18 @@ def load_all(
     """
     count = len(source) if limit is None else min(limit, len(source))
     if count < 1:
-        raise BadInputError(f"{name_of(source)}: limit={limit} leaves no records; give 1 to {len(source)}.")
+        raise BadInputError(f"{name_of(source)}: limit={limit} reads no records; give 1 to {len(source)}.")
     records = _read_all(source, transform, [k * len(source) // count for k in range(count)])
     return _stack(source, records, fields or [field for field in records[0] if field != "skipped"])
 
 
-def _record_bytes(source: Any, fields: Sequence[str]) -> int:
-    record = read_record(source, 0)
-    return sum(np.asarray(record[field]).nbytes for field in fields if field in record)
+def _inputs(record: Record) -> list[str]:
+    """The fields of a record without those that no training step takes."""
+    return [field for field in record if field not in ("label", "skipped")]
+
+
+def _record_bytes(record: Record, fields: Sequence[str]) -> int:
+    return sum(np.asarray(record[field]).nbytes for field in fields or _inputs(record) if field in record)
 
 
 def local_rows(batch_size: int) -> np.ndarray:
@@ -127,14 +131,14 @@ def _stack(source: Any, records: list[Record], fields: Iterable[str]) -> dict[st
     for field in fields:
         if field not in records[0]:
             held = ", ".join(records[0])
-            raise BadInputError(f"{name_of(source)} has no field {field!r}; ask for some of: {held}.")
+            raise BadInputError(f"{name_of(source)} has no field {field!r}; use some of: {held}.")
         values = [np.asarray(record[field]) for record in records]
         shapes = {value.shape for value in values}
         if len(shapes) > 1:
             found = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
             raise BadInputError(
-                f"{name_of(source)}: {field} comes in different shapes such as {found}; give a transform that makes "
-                "them alike, such as pictures.resize_center or pictures.random_crops."
+                f"{name_of(source)}: {field} comes in different shapes such as {found}; give a transform to "
+                "one shape, such as pictures.resize_center or pictures.random_crops."
             )
         arrays[field] = np.stack(values) if values[0].ndim else np.array(values, np.int32)
     return arrays
@@ -180,7 +184,7 @@ def _streamed_batches(
         for step in steps:
             batch = take(source, iterator, len(rows), step, workers)
             _note(source, batch)
-            yield sharding.shard_batch(_stack(source, batch, fields))
+            yield sharding.shard_batch(_stack(source, batch, fields or _inputs(batch[0])))
     finally:
         iterator.close()
 
@@ -203,7 +207,7 @@ def _transformed(source: Any, transform: Transform | None, index: int, rng: np.r
         made = transform(record, rng)
     except Exception as error:
         raise BadInputError(
-            f"{name_of(source)}: the transform of record {index} failed ({summary(error)}); fix one of the two."
+            f"{name_of(source)}: the transform of record {index} failed ({summary(error)}); fix either of them."
         ) from error
     return made | {"skipped": record["skipped"]} if "skipped" in record else made
 

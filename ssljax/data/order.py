@@ -13,10 +13,10 @@ def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.nda
     """Which records are in batch `step`: each epoch is a permutation, its last partial batch is dropped.
 
     Args:
-        seed: of the shuffle, 0 or more.
+        seed: seed of the shuffle, 0 or more.
         step: number of the batch, counted from 0 over all epochs.
         size: number of records.
-        batch_size: of the global batch.
+        batch_size: global batch size.
 
     Returns:
         int64[batch_size].
@@ -30,7 +30,7 @@ def batch_indices(seed: int, step: int, *, size: int, batch_size: int) -> np.nda
     if seed < 0 or step < 0:
         raise BadInputError(f"seed={seed}, step={step}: both must be 0 or more.")
     if not 1 <= batch_size <= size:
-        raise BadInputError(f"batch_size={batch_size} must lie in 1 to the {size} examples that there are.")
+        raise BadInputError(f"batch_size={batch_size} must lie in 1 to {size}, the number of examples.")
     epoch, within = divmod(step, size // batch_size)
     return permutation(seed, epoch, size)[within * batch_size : (within + 1) * batch_size]
 

@@ -24,7 +24,7 @@ def skips(source: Any) -> bool:
 def read_record(source: Any, index: int) -> Any:
     """`source[index]` of any random-access object; whatever it raises becomes one sentence with its name and `index`.
 
-    Only a source that `skips` can pass over what it cannot read; another object has to give some other record by
+    Only a source that `skips` can skip what it cannot read; another object has to give some other record by
     itself.
 
     Raises:
@@ -32,7 +32,7 @@ def read_record(source: Any, index: int) -> Any:
     """
     try:
         return source[index]
-    except (Exception, SystemExit) as error:  # the object is the user's, and raises what it likes
+    except (Exception, SystemExit) as error:  # the object is the user's, and may raise anything
         if isinstance(error, BadInputError) and skips(source):
             raise
         raise BadInputError(f"{name_of(source)}: record {index} cannot be read ({summary(error)}); fix it.") from error
@@ -52,7 +52,7 @@ def check_enough(source: Any, batch_size: int) -> None:
     """
     if len(source) < batch_size:
         count = "1 example" if len(source) == 1 else f"{len(source)} examples"
-        raise BadInputError(f"{name_of(source)} has {count}, less than batch_size={batch_size}; lower the batch size.")
+        raise BadInputError(f"{name_of(source)} has {count}, fewer than batch_size={batch_size}; lower the batch size.")
 
 
 def require_labels(source: Any) -> None:
@@ -62,4 +62,4 @@ def require_labels(source: Any) -> None:
         BadInputError: they have none.
     """
     if "label" not in read_record(source, 0):
-        raise BadInputError(f"{name_of(source)} has no labels, which this needs; give a set with labels.")
+        raise BadInputError(f"{name_of(source)} has no labels, which are needed here; use a labelled set.")

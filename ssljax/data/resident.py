@@ -1,4 +1,4 @@
-"""A data set that lies on the devices as it is, from which the compiled train step draws its batches itself.
+"""A data set resident on the devices, from which the compiled train step draws its batches itself.
 
 Each device holds an equal share of the records. The step cuts its indices out of the epoch's order, which is uploaded
 an epoch ahead; each device picks those of the batch's records that it has, and one all-to-all brings them to the
@@ -20,8 +20,8 @@ from ssljax import sharding
 from ssljax.data.order import permutation
 from ssljax.types import Array, Batch
 
-UNKNOWN = 1 << 31  # bytes a device may give to the data where it does not say how much it has
-SHARE = 4  # a device that does gives one part in so many
+UNKNOWN = 1 << 31  # bytes a device may give to the data if it does not report its memory
+SHARE = 4  # a device that does gives 1 / SHARE of it
 
 
 @functools.partial(
@@ -35,7 +35,7 @@ class Resident:
         arrays: {field: [N, ...]}, rows split over `data`, N rounded up to a multiple of the devices.
         orders: int32[2, size], the same everywhere: row `epoch % 2` is an epoch's order; this epoch's and the next's.
         size: number of records.
-        batch_size: of the global batch.
+        batch_size: global batch size.
     """
 
     arrays: dict[str, Array]
@@ -45,7 +45,7 @@ class Resident:
 
 
 def budget() -> int:
-    """Bytes of each device that a data set may take: a quarter of its memory, 2 GiB where it does not say."""
+    """Bytes of each device that a data set may take: a quarter of its memory, 2 GiB if that is not known."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit", UNKNOWN * SHARE) // SHARE
 
@@ -55,8 +55,8 @@ def draws(arrays: dict[str, np.ndarray], *, seed: int, batch_size: int, steps: r
 
     Args:
         arrays: {field: [size, ...]} on the host, the same in all processes.
-        seed: of the shuffle.
-        batch_size: of the global batch, a multiple of the devices.
+        seed: seed of the shuffle.
+        batch_size: global batch size, a multiple of the devices.
         steps: as the loader counts them, over all epochs.
 
     Returns:
@@ -84,7 +84,7 @@ def draws(arrays: dict[str, np.ndarray], *, seed: int, batch_size: int, steps: r
 
 
 def place(arrays: dict[str, np.ndarray]) -> dict[str, Array]:
-    """Lay arrays over the devices of the present mesh, an equal share of rows on each, the last filled with zeros."""
+    """Shard arrays over the devices of the present mesh, an equal share of rows on each, the last filled with zeros."""
     placed, devices = sharding.data_sharding(), sharding.data_devices()
 
     def put(values: np.ndarray) -> Array:
@@ -107,7 +107,7 @@ def take(batch: Batch | Resident, step: Array) -> Batch:
     """The batch of `step`; for the inside of a compiled step.
 
     Args:
-        batch: a `Resident`; a batch comes back as it is.
+        batch: a `Resident`; a batch is returned unchanged.
         step: int32 scalar, of this epoch or the next; the run's step plus its guard's shift.
 
     Returns:

@@ -12,8 +12,8 @@ def prepared_builder(tfds: Any, name: str, data_dir: str | None) -> Any:
 
     Args:
         tfds: the library, `tensorflow_datasets`.
-        name: of the set.
-        data_dir: where sets lie; None: tfds' own default.
+        name: name of the set.
+        data_dir: directory of the sets; None: tfds' own default.
 
     Raises:
         BadInputError: it is not prepared there; the message names the command that prepares it.

@@ -32,12 +32,12 @@ def take(source: Any, records: Iterator[Any], count: int, step: int, workers: in
             raise
         died = re.search(r"exit code (-?\d+)", str(error))
         if died is None:
-            fault, mend = f"failed ({summary(error)})", "mend that or give workers=0, which reads in threads"
+            fault, fix = f"failed ({summary(error)})", "fix that or give workers=0, which reads in threads"
         else:
             fault = f"died of {_cause(int(died[1]))}"
-            mend = "where memory ran out give fewer workers, then run the same command again"
+            fix = "if memory ran out give fewer workers, then run the same command again"
         raise BadInputError(
-            f"{name_of(source)}: one of the workers={workers} that read it {fault} for batch {step}; {mend}."
+            f"{name_of(source)}: one of the workers={workers} that read it {fault} for batch {step}; {fix}."
         ) from error
 
 
@@ -50,7 +50,7 @@ def _cause(code: int) -> str:
 
 
 def _end_with_parent(index: int, count: int) -> None:
-    """Where the parent is killed outright, nobody tells its workers to stop."""
+    """Stop a worker whose parent was killed, since nothing else does."""
     import multiprocessing
     import os
     import threading

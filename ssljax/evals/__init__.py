@@ -18,10 +18,10 @@ class ProbeConfig:
         schedule: "step" multiplies by `decay` at each of `milestones` (epochs), "cosine" goes to 0.
         milestones: epochs, from 0, at which "step" decays.
         decay: factor of one such step.
-        momentum: of SGD.
+        momentum: momentum of SGD.
         weight_decay: added to the gradient, bias included, as in torch's SGD.
         lars: scale each leaf's gradient by 0.001 |w| / |g| first (apex' LARC without clipping).
-        init_std: of the normal start of the weights; the bias starts at 0.
+        init_std: standard deviation of the initial weights; the bias starts at 0.
     """
 
     epochs: int = 100
@@ -39,7 +39,7 @@ class ProbeConfig:
         if self.epochs < 1 or self.batch_size < 1 or self.learning_rate <= 0:
             raise BadInputError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}, learning_rate={self.learning_rate}: "
-                "a probe needs all three above 0."
+                "give all three above 0."
             )
 
     def rate(self, epoch: int) -> float:

@@ -1,4 +1,4 @@
-"""What fine-tuning is held against: a constant answer, and a linear model of which words occur."""
+"""Baselines of fine-tuning: a constant answer, and a linear model of which words occur."""
 
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ def constant(labels, rows: int, outputs: int) -> np.ndarray:
 
     Args:
         labels: int[N] classes or float[N] numbers of the training rows.
-        rows: how many answers.
+        rows: number of answers.
         outputs: C, the number of classes; 1 for regression.
 
     Returns:
@@ -59,7 +59,7 @@ def bag_of_words(train: Any, dev: Any, classes: int, seed: int = 0) -> np.ndarra
         train: `text_tasks.Examples`, N of them.
         dev: `text_tasks.Examples`, M of them.
         classes: C; 1 for regression.
-        seed: of the fifth.
+        seed: seed of the fifth.
 
     Returns:
         float32[M, C], log-probabilities; [M, 1] numbers for regression.

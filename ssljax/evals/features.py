@@ -29,13 +29,13 @@ def extract(
     """The features of a whole set, batch by batch, on every host.
 
     Batches are split over `data` under a mesh. The last batch is padded, so that one program is compiled for
-    one `features_fn`: hand over the same function object, not a new lambda, at each call.
+    one `features_fn`: pass the same function object, not a new lambda, at each call.
 
     Args:
         features_fn: `(variables, inputs) -> {name: [B, D]}`; applies the encoder in eval mode.
         variables: what `features_fn` reads, such as `(params, aux)`.
         inputs: arrays [N, ...] in any tree, such as uint8[N, H, W, C], the same on every host.
-        names: of the features to compute and keep; none: all. What only the others need is not computed.
+        names: names of the features to compute and keep; empty: all. What only the others need is not computed.
         batch_size: rows of one call over all devices; rounded up to a multiple of the devices.
 
     Returns:
@@ -69,7 +69,7 @@ def _rows(values: np.ndarray, *, start: int, rows: int, size: int) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(features_fn, names, variables, inputs):
-    # the state may be laid over `data` (--shard-state); every device needs all of it here
+    # the state may be sharded over `data` (--shard-state); every device needs all of it here
     outputs = features_fn(sharding.gather(variables), inputs)
     if unknown := [name for name in names if name not in outputs]:
         raise BadInputError(f"there are no features {unknown[0]!r}; the method has {', '.join(outputs)}.")
@@ -79,7 +79,7 @@ def _apply(features_fn, names, variables, inputs):
 
 @contextlib.contextmanager
 def unchanged(variables: PyTree) -> Iterator[None]:
-    """Check that the block leaves every leaf of `variables` as it was, bit for bit.
+    """Check that the block does not change any leaf of `variables`, bit for bit.
 
     Raises:
         BackboneChangedError: a leaf is different, new or gone after the block; the message names it.
@@ -126,7 +126,7 @@ def check_labels(name: str, labels, rows: int, num_classes: int) -> np.ndarray:
         BadInputError: the labels are missing, of another length, or outside the classes.
     """
     if labels is None:
-        raise BadInputError(f"{name}: an evaluation needs labels and there are none; give labelled data.")
+        raise BadInputError(f"{name}: labels are missing; give labelled data.")
     labels = np.asarray(labels)
     if labels.shape != (rows,):
         raise BadInputError(f"{name} has the shape {labels.shape} for {rows} rows; give one label a row.")
@@ -170,7 +170,7 @@ def check_split(train_features, train_labels, test_features, num_classes: int):
 def labelled_batch(batch: Batch, num_classes: int, size: int = 0) -> dict[str, Array]:
     """This host's rows, inputs by name and "label", as a global batch; rows are added up to `size`, labelled -1.
 
-    A batch of the loader's, which is global and on the devices already, stays as it is.
+    A batch of the loader's, which is global and on the devices already, is returned unchanged.
 
     Raises:
         BadInputError: as in `check_labels`.
@@ -191,7 +191,7 @@ def inputs_of(batch: Batch) -> Batch:
 
 
 def fifths(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The fifth, 0 to 4, of each row, by turns within its class; -1 where the class has no other row.
+    """The fifth, 0 to 4, of each row, assigned round-robin within its class; -1 where the class has no other row.
 
     >>> fifths(np.array([0, 0, 7]), seed=0)[2].item()
     -1
@@ -206,7 +206,7 @@ def fifths(labels: np.ndarray, seed: int) -> np.ndarray:
 def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both sets by the training rows' mean and standard deviation, turned onto their principal axes.
 
-    The rotation leaves a regularised linear classifier what it was and makes it quick to find. Training rows
+    The rotation does not change a regularised linear classifier and makes it quick to find. Training rows
     that are fewer than the features span all that it can use, so only that many axes are kept.
 
     Args:

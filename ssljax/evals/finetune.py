@@ -38,7 +38,7 @@ def finetune(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train `head` and all of the encoder on `train`, then judge them on `dev` once.
+    """Train `head` and all of the encoder on `train`, then evaluate them once on `dev`.
 
     A batch is cut to the shortest of a few lengths that holds its rows, which changes nothing but dropout's draws;
     the number of devices changes nothing. One program is compiled for each such length, whatever the seed.
@@ -46,16 +46,16 @@ def finetune(
     Args:
         encoder: `(tokens, segments, lengths) -> {"tokens": [B, L, H], "pooled": [B, H]}`.
         head: pooled [B, H] -> [B, C], C 1 for regression; for "span" tokens [B, L, H] -> [B, L, 2].
-        params: the encoder's; left as they are.
+        params: the encoder's; not modified.
         train: tokens int32[N, L], segments int32[N, L], lengths int32[N] of at least 1, and label: int32[N] classes,
             float32[N] numbers, or for "span" int32[N, 2], first and last token.
-        dev: the same; the whole of it is judged at once.
+        dev: the same; evaluated as a whole.
         kind: chooses the loss: cross-entropy, squared error, or the mean of two cross-entropies over the sequence.
         config: the numbers.
         score: `outputs [N, C] or [N, L, 2] -> {name: figure}`; None: the accuracy, the two correlations or the share
             of spans with both ends right, in per cent.
-        seed: of the head, the order of the rows and dropout.
-        say: gets a sentence when a third of the steps has taught nothing.
+        seed: seed of the head, the order of the rows and dropout.
+        say: called with a sentence if nothing is learned in the first third of the steps.
 
     Returns:
         `{"metric": {name: figure}, "losses": [a loss per step], "warnings": [sentence], "outputs": float32 of the dev
@@ -109,7 +109,7 @@ def finetune_seeds(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """`finetune` for the seeds `seed`, `seed + 1` ... and what always giving the same answer would get.
+    """`finetune` for the seeds `seed`, `seed + 1` ... and the score of a constant answer.
 
     Returns:
         `{"mean": {name: figure}, "sd": {name: figure}, "seeds": [{name: figure}], "majority": {name: figure},
@@ -181,10 +181,10 @@ def _check(encoder, head, params, train: Data, dev: Data, kind: Kind) -> None:
 def _check_labels(name: str, data: Data, kind: Kind, classes: int) -> None:
     rows, label = len(data["tokens"]), data["label"]
     if rows == 0 or data["lengths"].min() < 1:
-        raise BadInputError(f"{name} has no rows, or rows without tokens; leave empty rows out.")
+        raise BadInputError(f"{name} has no rows, or rows without tokens; remove empty rows.")
     if kind == "classification":
         features.check_labels(f"{name}['label']", label, rows, classes)
     elif label.shape != ((rows, 2) if kind == "span" else (rows,)):
         raise BadInputError(f"{name}['label'] has the shape {label.shape} for {rows} rows of {kind}.")
     if kind == "span" and (label.min() < 0 or (label >= data["lengths"][:, None]).any()):
-        raise BadInputError(f"{name}['label'] has a span that is not within its row; mend it.")
+        raise BadInputError(f"{name}['label'] has a span that is not within its row; fix it.")

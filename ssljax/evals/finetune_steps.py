@@ -32,11 +32,11 @@ class FinetuneConfig:
     Attributes:
         epochs: passes over the training rows.
         batch_size: rows of one step over all devices.
-        learning_rate: what the warm-up aims at.
-        warmup: share of the steps that warm up; the line to 0 counts from the first step.
-        weight_decay: on all but biases and LayerNorms.
-        seeds: runs of `finetune_seeds`.
-        by_length: make batches of rows of like length, which is faster; otherwise of any.
+        learning_rate: base learning rate, the target of the warm-up.
+        warmup: share of the steps that warm up; the linear decay to 0 counts from the first step.
+        weight_decay: weight decay, on all parameters except biases and LayerNorms.
+        seeds: number of runs of `finetune_seeds`.
+        by_length: group rows of similar length into batches, which is faster.
     """
 
     epochs: int = 3
@@ -51,10 +51,10 @@ class FinetuneConfig:
         if min(self.epochs, self.batch_size, self.seeds) < 1 or not self.learning_rate > 0:
             raise BadInputError(
                 f"epochs={self.epochs}, batch_size={self.batch_size}, seeds={self.seeds}, "
-                f"learning_rate={self.learning_rate}: fine-tuning needs all of them above 0."
+                f"learning_rate={self.learning_rate}: give all of them above 0."
             )
         if not 0 <= self.warmup < 1:
-            raise BadInputError(f"warmup={self.warmup}: it is a share of the steps, 0 or more and below 1.")
+            raise BadInputError(f"warmup={self.warmup}: give a share of the steps, at least 0 and below 1.")
 
 
 def predict(
@@ -125,7 +125,7 @@ def begin(params: PyTree, key: Array, encoder, head, kind, config, total):
 
 
 def _replicated_copy(params: PyTree, everywhere) -> PyTree:
-    # copies, because the steps are given them to overwrite
+    # copies, because the steps donate them
     if everywhere is None:
         return jax.tree.map(jnp.array, params)
     return jax.tree.map(lambda leaf: jnp.copy(jax.device_put(leaf, everywhere)), params)
@@ -142,7 +142,7 @@ def read_shape(encoder: Encoder, params: PyTree, kind: Kind, length: int = 4) ->
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7), donate_argnums=0)
 def step(state: PyTree, batch: dict[str, Array], key: Array, encoder, head, kind, config, total):
-    """One update; `state`, which `begin` or this function made, is used up. Returns the next state and the loss."""
+    """One update; `state`, made by `begin` or this function, is donated. Returns the next state and the loss."""
     params, opt_state = state
 
     def loss_fn(params):

@@ -13,7 +13,7 @@ def per_class_subset(labels, n: int, seed: int) -> np.ndarray:
     Args:
         labels: int[N].
         n: rows of each class that occurs in `labels`.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         int[n * classes], in increasing order.
@@ -31,7 +31,7 @@ def per_class_subset(labels, n: int, seed: int) -> np.ndarray:
     classes, counts = np.unique(labels, return_counts=True)
     if counts.min() < n:
         few = classes[counts.argmin()]
-        raise BadInputError(f"Class {few} has {counts.min()} labelled rows and {n} are asked for; ask for fewer.")
+        raise BadInputError(f"n={n}: Class {few} has {counts.min()} labelled rows; give a smaller n.")
     return _draw(labels, dict.fromkeys(classes.tolist(), n), seed)
 
 
@@ -41,7 +41,7 @@ def fraction_subset(labels, fraction: float, seed: int) -> np.ndarray:
     Args:
         labels: int[N].
         fraction: share of each class, above 0 and at most 1; rounded to whole rows, at least one.
-        seed: of the draw.
+        seed: seed of the draw.
 
     Returns:
         Increasing row indices.
@@ -87,7 +87,7 @@ def few_label_accuracy(
         num_classes: the number of classes.
         per_class: labels of each class in a draw.
         draws: at least 2; draw i uses the seed `seed + i`.
-        seed: of the first draw.
+        seed: seed of the first draw.
 
     Returns:
         Mean accuracy and the draws' standard deviation (divided by draws - 1), per cent.
@@ -96,7 +96,7 @@ def few_label_accuracy(
         BadInputError: fewer than 2 draws, too few rows of a class, or as in `quick_probe`.
     """
     if draws < 2:
-        raise BadInputError(f"draws={draws}: a standard deviation needs at least 2.")
+        raise BadInputError(f"draws={draws}: give at least 2 for a standard deviation.")
     features = check_features("train_features", train_features)
     labels = check_labels("train_labels", train_labels, len(features), num_classes)
     accuracies = []
@@ -118,7 +118,7 @@ def few_label_accuracy(
 
 def _one_dimensional(labels) -> np.ndarray:
     if labels is None or np.ndim(labels) != 1 or len(labels) == 0:
-        raise BadInputError("labels: a subset by class needs a label for every row and there are none; give int[N].")
+        raise BadInputError("labels: a subset by class needs a label for every row; give int[N].")
     return np.asarray(labels)
 
 

@@ -26,7 +26,7 @@ def knn_predict(
     """Each test row's class by a vote of its k most similar training rows.
 
     A neighbour with cosine similarity s votes exp(s / temperature) for its own class. Rows of the test
-    set are split over `data` and handled in turns, so only a strip of the similarity matrix exists at a time.
+    set are split over `data` and processed in blocks, so only a strip of the similarity matrix exists at a time.
 
     Args:
         train_features: float[N, D], normalised here.

@@ -50,7 +50,7 @@ def linear_probe(
         test_view: `(**inputs) -> view`, such as normalisation.
         num_classes: the number of classes, at least 2.
         config: the numbers of the protocol.
-        seed: of the classifier's start and the views.
+        seed: seed of the classifier's start and the views.
         on_epoch: called with the epoch, from 0, and its mean training loss.
 
     Returns:
@@ -173,9 +173,9 @@ def quick_probe(
         test_features: float[M, D].
         test_labels: int[M].
         num_classes: the number of classes.
-        l2_grid: candidates for l2 in `mean cross-entropy + l2/2 |kernel|^2`; a single one is taken as it is.
-        folds: how many of the five fifths are held out in turn.
-        seed: of the fifths.
+        l2_grid: candidates for l2 in `mean cross-entropy + l2/2 |kernel|^2`; a single one is used directly.
+        folds: number of the five folds to validate on.
+        seed: seed of the folds.
 
     Returns:
         Accuracy in per cent, 0 to 100.
@@ -204,7 +204,7 @@ def quick_probe(
 
 
 def logistic_regression(features, labels, weights, *, num_classes: int, l2: float, start=None, tolerance=1e-3):
-    """The minimum of `weighted mean cross-entropy + l2/2 |kernel|^2` by L-BFGS over all rows at once.
+    """The minimum of `weighted mean cross-entropy + l2/2 |kernel|^2` by full-batch L-BFGS.
 
     Takes features [N, D], labels [N], weights [N] (0 hides a row), where to start and the largest scaled
     gradient to stop at; returns `{"kernel": [D, num_classes], "bias": [num_classes]}`.

@@ -1,4 +1,4 @@
-"""GLUE's metrics, each over a whole set at once and in per cent."""
+"""GLUE's metrics, each over a whole set, in per cent."""
 
 import numpy as np
 

@@ -40,12 +40,12 @@ def save_pretrained(
 ) -> None:
     """Write a BERT for `transformers`: `BertForPreTraining.from_pretrained(directory)` gives the same logits.
 
-    The directory appears whole or not at all. Not for several processes at once: call it from one.
+    The directory appears whole or not at all. Call it from a single process.
 
     Args:
         directory: a new one.
         params: `{"encoder"}` and, if there are, `"mlm"` and `"nsp"`: the parameters of `ssljax.models.bert`.
-        shape: of the encoder.
+        shape: shape of the encoder.
         vocabulary: its words in the order of their ids.
         lower_case: whether the tokenizer lowers case (and strips accents).
 
@@ -78,7 +78,7 @@ def load_pretrained(directory: str | os.PathLike) -> tuple[PyTree, BertShape]:
 
     Returns:
         `(params, shape)`; `params` has `"encoder"`, and `"mlm"` and `"nsp"` where the checkpoint has these heads.
-        Other heads are left out. A checkpoint without pooler gets a freshly drawn one, with a warning.
+        Other heads are ignored. A checkpoint without pooler gets a freshly drawn one, with a warning.
 
     Raises:
         BadInputError: a file is missing, the config is not one of a BERT, or an array is missing, unexpected or of
@@ -132,7 +132,7 @@ def read_shape(path: Path) -> BertShape:
     if not isinstance(config, dict):
         raise BadInputError(f"{path} holds no JSON object; write it again.")
     if config.get("model_type") != "bert":
-        raise BadInputError(f"{path} describes a model of type {config.get('model_type')!r}; only 'bert' fits.")
+        raise BadInputError(f"{path} describes a model of type {config.get('model_type')!r}; give one of type 'bert'.")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise BadInputError(f"{path}: position_embedding_type={config['position_embedding_type']!r}, not 'absolute'.")
     activation = config.get("hidden_act", "gelu")

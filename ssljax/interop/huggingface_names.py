@@ -48,10 +48,10 @@ def to_huggingface(params: PyTree, shape: BertShape) -> dict[str, np.ndarray]:
     found, wanted = _named(params), _named(like)
     for name, leaf in wanted.items():
         if name not in found:
-            raise BadInputError(f"{name} is missing: the shape wants it {_outside(name, leaf.shape)}.")
+            raise BadInputError(f"{name} is missing: the shape needs it with {_outside(name, leaf.shape)}.")
         if found[name].shape != leaf.shape:
             raise BadInputError(
-                f"{name} has shape {_outside(name, found[name].shape)}, the shape wants {_outside(name, leaf.shape)}."
+                f"{name} has shape {_outside(name, found[name].shape)}, the shape needs {_outside(name, leaf.shape)}."
             )
     if extra := sorted(found.keys() - wanted.keys()):
         raise BadInputError(f"{extra[0]} is unexpected: the shape has {shape.layers} layers.")
@@ -65,7 +65,7 @@ def from_huggingface(state: Mapping[str, Any], shape: BertShape) -> PyTree:
     Args:
         state: arrays by transformers' names, with or without the prefix `bert.`; LayerNorms may have the names of
             TensorFlow, gamma and beta.
-        shape: of the encoder.
+        shape: shape of the encoder.
 
     Returns:
         The parameters, float32.
@@ -76,7 +76,8 @@ def from_huggingface(state: Mapping[str, Any], shape: BertShape) -> PyTree:
     given = {_modern(name): name for name in state}
     if shape.layers > len(given):
         raise BadInputError(
-            f"config.json wants {shape.layers} layers, and the checkpoint has {len(given)} arrays in all."
+            f"config.json has {shape.layers} layers, and the checkpoint has {len(given)} arrays in all; "
+            "give the config.json of this checkpoint."
         )
     like = _like(shape, tuple(head for head, prefix in HEADS.items() if any(n.startswith(prefix) for n in given)))
     pooler = None if any(name.startswith("bert.pooler.") for name in given) else like["encoder"].pop("pooler")
@@ -95,13 +96,13 @@ def from_huggingface(state: Mapping[str, Any], shape: BertShape) -> PyTree:
 
 
 def _take(state: Mapping[str, Any], given: dict[str, str], name: str, leaf: Any) -> jax.Array:
-    """The array `name` of a checkpoint, as the leaf wants it."""
+    """The array `name` of a checkpoint, in the shape and dtype of the leaf."""
     wanted = _outside(name, leaf.shape)
     if name not in given:
-        raise BadInputError(f"{name} is missing: config.json wants it with shape {wanted}.")
+        raise BadInputError(f"{name} is missing: config.json needs it with shape {wanted}.")
     value = np.asarray(state[given[name]])
     if value.shape != wanted:
-        raise BadInputError(f"{given[name]} has shape {value.shape}, config.json wants {wanted}.")
+        raise BadInputError(f"{given[name]} has shape {value.shape}, config.json needs {wanted}.")
     check_floats(given[name], value)
     return jnp.asarray(value.T if _is_kernel(name) else value, jnp.float32)
 
@@ -114,7 +115,9 @@ def _check_tied(state: Mapping[str, Any], given: dict[str, str], params: PyTree)
     for leaf, twin in twins.items():
         name = given.get(DECODER + leaf)
         if name is not None and not np.array_equal(np.asarray(state[name], np.float32), twin):
-            raise BadInputError(f"{name} differs from the word embeddings and their bias: only a tied head fits.")
+            raise BadInputError(
+                f"{name} differs from the word embeddings and their bias: give a checkpoint with a tied head."
+            )
 
 
 def _modern(name: str) -> str:

@@ -18,12 +18,12 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     import safetensors.numpy
 
     if not path.is_file():
-        raise BadInputError(f"{path}: there is no such file.")
+        raise BadInputError(f"{path}: there is no such file; give an existing one.")
     try:
         return safetensors.numpy.load_file(path)
     except Exception as error:  # SafetensorError, and others for types and for memory
-        told = " ".join(str(error).split())[:200]
-        raise BadInputError(f"{path} is not a safetensors file or is damaged ({told}); write it again.") from error
+        reason = " ".join(str(error).split())[:200]
+        raise BadInputError(f"{path} is not a safetensors file or is damaged ({reason}); write it again.") from error
 
 
 def check_floats(name: str, value: np.ndarray) -> None:

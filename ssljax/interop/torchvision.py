@@ -15,7 +15,9 @@ from ssljax.types import BadInputError, PyTree
 
 LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
-PARTS = re.compile(r"(layer\d+_\d+/)?((conv\d|downsample_conv)/kernel|(bn\d|downsample_bn)/(scale|bias|mean|var))")
+PARTS = re.compile(
+    r"(conv1|layer\d+_\d+/(conv\d|downsample_conv))/kernel|(bn1|layer\d+_\d+/(bn\d|downsample_bn))/(scale|bias|mean|var)"
+)
 
 
 def to_torchvision(params: PyTree, stats: PyTree) -> dict[str, np.ndarray]:
@@ -59,10 +61,10 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
     for name, leaf in names.items():
         wanted = _kernel_shape(leaf.shape)
         if name not in given:
-            raise BadInputError(f"{name} is missing: the ResNet wants it with shape {wanted}; check the depth.")
+            raise BadInputError(f"{name} is missing: the ResNet needs it with shape {wanted}; check the depth.")
         value = np.asarray(given[name])
         if value.shape != wanted:
-            raise BadInputError(f"{name} has shape {value.shape}, the ResNet wants {wanted}; check width and stem.")
+            raise BadInputError(f"{name} has shape {value.shape}, the ResNet needs {wanted}; check width and stem.")
         check_floats(name, value)
         leaves.append(jnp.asarray(_kernel_in(value), leaf.dtype))
     for name in given:
@@ -76,10 +78,10 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
 def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> None:
     """Write a ResNet under torchvision's names, for `timm.create_model(name, num_classes=0)` and torchvision.
 
-    The file appears whole or not at all. Not for several processes at once: call it from one.
+    The file appears whole or not at all. Call it from a single process.
 
     Args:
-        path: of a file that does not exist.
+        path: path of a new file.
         params: parameters of `ssljax.models.resnet`.
         stats: its batch statistics.
 
@@ -107,7 +109,7 @@ def load_safetensors(path: str | os.PathLike, like: tuple[PyTree, PyTree]) -> tu
     """Read a ResNet that was written under torchvision's names, by us, timm or torchvision.
 
     Args:
-        path: of the file.
+        path: path of the file.
         like: `(params, stats)` of the ResNet to fill, arrays or only their shapes.
 
     Returns:
@@ -127,12 +129,12 @@ def load_safetensors(path: str | os.PathLike, like: tuple[PyTree, PyTree]) -> tu
 def _named(tree: PyTree) -> dict[str, Any]:
     """Leaves by torchvision's names, in the order of `jax.tree.leaves`."""
     paths, _ = jax.tree.flatten_with_path(tree)
-    return {_name([key.key for key in path[1:]]): leaf for path, leaf in paths}
+    return {_name([str(getattr(key, "key", key)) for key in path[1:]], leaf.ndim): leaf for path, leaf in paths}
 
 
-def _name(path: list[str]) -> str:
+def _name(path: list[str], ndim: int) -> str:
     """`layer1_0, downsample_bn, scale` -> `layer1.0.downsample.1.weight`."""
-    if not PARTS.fullmatch("/".join(path)):
+    if not PARTS.fullmatch("/".join(path)) or ndim != (4 if path[-1] == "kernel" else 1):
         raise BadInputError(
             f"{'/'.join(path)} is no part of a ResNet of ssljax.models.resnet, and torchvision has no name for it; "
             "choose another writer for this encoder."

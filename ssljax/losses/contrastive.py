@@ -1,4 +1,4 @@
-"""Losses that tell a positive from negatives: InfoNCE with a queue or in the batch, NT-Xent, the binary form."""
+"""Losses that distinguish a positive from negatives: InfoNCE with a queue or in the batch, NT-Xent, the binary form."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ TINY_SQUARE = 1e-24
 
 
 def l2_normalize(x: Array, axis: int = -1) -> Array:
-    """Vectors of length one; a zero vector stays zero and gets a zero gradient.
+    """Vectors of length one; a zero vector is unchanged and gets a zero gradient.
 
     Args:
         x: [..., D] of any float type.
@@ -42,7 +42,7 @@ def info_nce_logits(
         positive_key: [B, D], row i belongs to query i.
         negative_keys: [K, D], shared by all queries, the same on every device (a queue's rows).
         temperature: positive scalar that the similarities are divided by.
-        similarity: `"cosine"` normalises all three inputs; `"inner"` uses them as they are.
+        similarity: `"cosine"` normalises all three inputs; `"inner"` uses them unchanged.
 
     Returns:
         [B, 1 + K], float32 or wider: `[q . k_positive, q . k_negative...] / temperature`.
@@ -56,7 +56,7 @@ def info_nce_logits(
     _check_rows("query", query, "positive_key", positive_key)
     if negative_keys.ndim != 2 or negative_keys.shape[1] != query.shape[1]:
         raise BadInputError(
-            f"negative_keys has shape {negative_keys.shape}; the queries ask for [K, {query.shape[1]}]."
+            f"negative_keys has shape {negative_keys.shape}; give [K, {query.shape[1]}], as wide as the queries."
         )
     if similarity not in SIMILARITIES:
         raise BadInputError(f"similarity={similarity!r} is unknown; choose one of {', '.join(SIMILARITIES)}.")
@@ -78,7 +78,7 @@ def info_nce(
         positive_key: [B, D], row i belongs to query i.
         negative_keys: [K, D], shared by all queries, the same on every device (a queue's rows).
         temperature: positive scalar that the similarities are divided by.
-        similarity: `"cosine"` normalises all three inputs; `"inner"` uses them as they are.
+        similarity: `"cosine"` normalises all three inputs; `"inner"` uses them unchanged.
 
     Returns:
         Scalar, nats; log(1 + K) when all similarities are equal.
@@ -103,18 +103,20 @@ def in_batch_logits(query: Array, keys: Array, *, temperature: Any) -> Array:
     """
     _check_temperature(temperature)
     if query.ndim != 2 or keys.ndim != 2 or len(keys) < len(query) or keys.shape[1] != query.shape[1]:
-        raise BadInputError(f"query {query.shape} asks for keys [N, D] of the whole batch and its width: {keys.shape}.")
+        raise BadInputError(
+            f"keys has shape {keys.shape}; give [N, D] of the whole batch, as wide as query {query.shape}."
+        )
     return _products(l2_normalize(query), l2_normalize(keys)) / temperature
 
 
 def in_batch_info_nce(query: Array, keys: Array, *, temperature: Any, first_row: Any = 0) -> Array:
-    """MoCo v3's loss, one direction: each query's own key is told from the other pictures' keys, times 2 T.
+    """MoCo v3's loss, one direction: each query's own key is distinguished from the other images' keys, times 2 T.
 
     No gradient is stopped: MoCo v3's caller does it, with `jax.lax.stop_gradient` on the keys.
 
     Args:
         query: [B, D]; under a mesh sharded by rows.
-        keys: [N, D], of all devices and replicated: `gather(key)`. Without a gather a mesh's jax refuses them.
+        keys: [N, D], of all devices and replicated: `gather(key)`. Under a mesh jax rejects keys that are not gathered.
         temperature: T, the positive scalar that the cosine similarities are divided by.
         first_row: the row of `keys` that belongs to row 0 of `query`, as in `nt_xent`.
 
@@ -143,14 +145,14 @@ def nt_xent(
     candidates: tuple[Array, Array] | None = None,
     first_row: Any = 0,
 ) -> Array:
-    """NT-Xent: each view is told from the other 2N - 2 views in the global batch, by cosine similarity.
+    """NT-Xent: each view is matched with its positive, among 2N - 1 views of the global batch, by cosine similarity.
 
     Args:
         z_1: [B, D], first views; under a mesh sharded by rows.
         z_2: [B, D], second views of the same images.
         temperature: positive scalar that the similarities are divided by.
         candidates: both views of all devices, each [N, D] and replicated: `(gather(z_1), gather(z_2))` with a
-            differentiable gather. Default: `(z_1, z_2)`, for one device; under a mesh jax refuses it.
+            differentiable gather. Default: `(z_1, z_2)`, for one device; under a mesh jax rejects it.
         first_row: the row of `candidates` that row 0 of `z_1` is. 0 where arrays are global (jit); under
             `shard_map`, where a device sees its own rows, `axis_index * B`: the loss is then their mean.
 
@@ -191,7 +193,7 @@ def binary_contrastive(h_i: Array, h_j: Array, y: Array) -> Array:
     """Logistic loss on inner products: mean of log(1 + exp(-y h_i . h_j)), y = 1 for a pair, else -1.
 
     With labels in {-1, +1} this is the sigmoid cross-entropy of h_i . h_j with the target (y + 1) / 2. With
-    labels in {0, 1} it is not: at y = 0 the term is the constant log 2. They are refused.
+    labels in {0, 1} it is not: at y = 0 the term is the constant log 2. They are rejected.
 
     Args:
         h_i: [B, D].
@@ -233,7 +235,7 @@ def _products(rows: Array, columns: Array) -> Array:
 
 def _check_temperature(temperature: Any) -> None:
     if not isinstance(temperature, Tracer) and not float(temperature) > 0:
-        raise BadInputError(f"temperature={temperature}: it must be greater than 0.")
+        raise BadInputError(f"temperature={temperature}: give a value above 0.")
 
 
 def _check_rows(name: str, x: Array, other_name: str, other: Array) -> None:

@@ -13,8 +13,8 @@ def masked_cross_entropy(logits: Array, targets: Array, weights: Array) -> tuple
 
     Args:
         logits: [B, P, V], scores of the vocabulary at the masked positions.
-        targets: int[B, P], the words that were there, 0 included.
-        weights: [B, P], 1 for a prediction, 0 for an empty slot, whose target is then of no matter.
+        targets: int[B, P], the original words, 0 included.
+        weights: [B, P], 1 for a prediction, 0 for an empty slot, whose target is ignored.
 
     Returns:
         `sum(weights * nll) / (sum(weights) + 1e-5)` in nats and the weighted per cent of right first guesses;
@@ -97,7 +97,7 @@ def _scores(logits, labels):
     logits = logits.astype(jnp.float32)
     classes = logits.shape[-1]
     ids = jnp.arange(classes).reshape((1,) * labels.ndim + (classes,))
-    # a sum over a mask, not a gather: it fuses, and it leaves a sharded batch where it is
+    # a sum over a mask, not a gather: it fuses, and it does not move a sharded batch
     own = jnp.sum(jnp.where(labels[..., None] == ids, logits, 0.0), axis=-1)
     own = jnp.where((labels >= 0) & (labels < classes), own, jnp.nan)
     # the first of the best, as argmax, which is several times slower on CPUs

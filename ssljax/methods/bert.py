@@ -110,10 +110,10 @@ def score(
     check_batch(batch)
     outputs, _ = encoder.apply(params["encoder"], {}, *(batch[name] for name in INPUTS), train=train, key=key)
     _check_outputs(outputs, batch["tokens"].shape)
-    hidden = take_positions(outputs["tokens"], batch["positions"])
-    logits, _ = mlm_head.apply(params["mlm"], {}, hidden, word_table(params["encoder"]), train=train)
+    hidden, keys = take_positions(outputs["tokens"], batch["positions"]), _head_keys(key)
+    logits, _ = mlm_head.apply(params["mlm"], {}, hidden, word_table(params["encoder"]), train=train, key=keys[0])
     mlm_loss, mlm_accuracy = masked.masked_cross_entropy(logits, batch["targets"], batch["weights"])
-    logits, _ = nsp_head.apply(params["nsp"], {}, outputs["pooled"], train=train)
+    logits, _ = nsp_head.apply(params["nsp"], {}, outputs["pooled"], train=train, key=keys[1])
     nsp_loss, nsp_accuracy = masked.next_sentence(logits, batch["is_random"])
     tokens = jnp.mean(batch["lengths"].astype(jnp.float32))
     value = mlm_loss + nsp_loss
@@ -127,6 +127,10 @@ def score(
         "tokens_per_example": tokens,
         "padding": 100 * (1 - tokens / batch["tokens"].shape[1]),
     }
+
+
+def _head_keys(key: Array | None) -> tuple[Array | None, Array | None]:
+    return (None, None) if key is None else (jax.random.fold_in(key, 1), jax.random.fold_in(key, 2))
 
 
 def take_positions(hidden: Array, positions: Array) -> Array:

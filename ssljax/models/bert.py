@@ -44,7 +44,7 @@ def bert(shape: BertShape, *, dtype: Any = jnp.float32, remat: bool = False, sca
 
     Args:
         shape: its sizes and rates.
-        dtype: of the computation; parameters, LayerNorm's statistics, softmax and outputs are float32.
+        dtype: dtype of the computation; parameters, LayerNorm's statistics, softmax and outputs are float32.
         remat: recompute each layer in the backward pass instead of keeping what is inside it.
         scan: compile one layer and loop over it. Neither option changes a value or the parameters' structure.
 
@@ -98,8 +98,8 @@ def mlm_head(shape: BertShape, *, dtype: Any = jnp.float32) -> Encoder:
     """The masked language model's head, tied to the word embeddings.
 
     Args:
-        shape: of the encoder.
-        dtype: of the computation; parameters and logits are float32.
+        shape: shape of the encoder.
+        dtype: dtype of the computation; parameters and logits are float32.
 
     Returns:
         An `Encoder` from hidden [B, P, H], the last layer at the masked positions, and the table [V, H] of
@@ -126,7 +126,7 @@ def classifier(outputs: int, dropout: float = 0.1) -> Encoder:
     Reference: google-research/bert `run_classifier.py`, `create_model`.
     """
     if outputs < 1:
-        raise BadInputError(f"outputs={outputs}: a classifier has at least one.")
+        raise BadInputError(f"outputs={outputs}: give at least 1.")
     return from_linen(Classifier(outputs, dropout))
 
 
@@ -147,8 +147,8 @@ def attention_maps(params: PyTree, shape: BertShape, tokens: Array, segments: Ar
     """What each position attends to, without dropout.
 
     Args:
-        params: of the encoder.
-        shape: of the encoder.
+        params: parameters of the encoder.
+        shape: shape of the encoder.
         tokens: int32[B, L].
         segments: int32[B, L].
         lengths: int32[B].
@@ -229,7 +229,7 @@ def _check_shape(shape: BertShape) -> None:
     if shape.heads < 1 or shape.hidden % shape.heads:
         raise BadInputError(f"heads={shape.heads} does not divide hidden={shape.hidden}; choose one that does.")
     if shape.layers < 1:
-        raise BadInputError(f"layers={shape.layers}: a BERT has at least one.")
+        raise BadInputError(f"layers={shape.layers}: give at least 1.")
     if shape.activation not in ACTIVATIONS:
         raise BadInputError(f"activation={shape.activation!r} is unknown; choose one of {', '.join(ACTIVATIONS)}.")
     if shape.initial_positions not in ("normal", "sinusoidal"):

@@ -21,10 +21,10 @@ class BertShape:
     """The sizes and rates of a BERT; the defaults are base, uncased.
 
     Attributes:
-        vocab_size: words, V.
+        vocab_size: number of words, V.
         hidden: width of the residual stream, H.
-        layers: encoder layers.
-        heads: attention heads, which divide `hidden`.
+        layers: number of encoder layers.
+        heads: number of attention heads; divides `hidden`.
         intermediate: width inside the feed-forward blocks.
         positions: length of the position table: the longest sequence.
         segments: rows of the segment table.
@@ -32,7 +32,7 @@ class BertShape:
         attention_dropout: rate on attention's probabilities.
         activation: `"gelu_tanh"` (google-research/bert since 2019) or `"gelu"`, by erf (the release, Hugging Face).
         eps: added to LayerNorm's variances.
-        initial_std: of the initial weights, before the normal is cut at two of them, as official.
+        initial_std: standard deviation of the initial weights, before the normal is cut at two of them, as official.
         initial_positions: `"normal"`, as official, or `"sinusoidal"`: the position table starts as the waves of
             arXiv 1706.03762 with root mean square `initial_std` and is trained from there, so that a small model need
             not find out first which positions are neighbours.
@@ -58,8 +58,8 @@ class Dense(nn.Module):
 
     Attributes:
         features: outputs.
-        dtype: of the computation and the output; the parameters are float32.
-        std: of the initial kernel.
+        dtype: dtype of the computation and the output; the parameters are float32.
+        std: standard deviation of the initial kernel.
     """
 
     features: int
@@ -80,7 +80,7 @@ class LayerNorm(nn.Module):
 
     Attributes:
         eps: added to the variance.
-        dtype: of the output.
+        dtype: dtype of the output.
     """
 
     eps: float
@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, lengths: Array, *, train: bool) -> Array:
-        """[B, L, H] and int32[B] -> [B, L, H]; `intermediates` gets the probabilities where a caller wants them."""
+        """[B, L, H] and int32[B] -> [B, L, H]; `intermediates` gets the probabilities if the caller collects them."""
         B, L, H = x.shape
         rate = self.shape.attention_dropout if train else 0.0
         std = self.shape.initial_std

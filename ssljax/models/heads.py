@@ -17,8 +17,8 @@ class Dense(nn.Module):
 
     Attributes:
         features: outputs.
-        use_bias: whether there is a bias.
-        dtype: of the computation; the parameters are float32.
+        use_bias: whether to add a bias.
+        dtype: dtype of the computation; the parameters are float32.
     """
 
     features: int
@@ -73,7 +73,7 @@ def linear(features: int, *, bias: bool = True, dtype: Any = jnp.float32) -> Enc
     Args:
         features: outputs.
         bias: whether it has a bias.
-        dtype: of the computation; parameters are float32.
+        dtype: dtype of the computation; parameters are float32.
 
     Returns:
         An `Encoder` from float [B, D] to float32 [B, features].
@@ -110,7 +110,7 @@ def mlp(
         bias: whether the layers before a ReLU have a bias (one before a BatchNorm changes nothing but the count).
         last_bias: whether the last layer has one.
         groups: slices of the batch that BatchNorm treats apart in training.
-        dtype: of the computation; parameters and statistics are float32.
+        dtype: dtype of the computation; parameters and statistics are float32.
 
     Returns:
         An `Encoder` from float [B, D] to float32 [B, features[-1]].

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax.types import Array, BadInputError
 
-ONE_IN = 256  # samples of a group for each that is read before the others
+ONE_IN = 256  # the shift is the mean of one sample in so many, at least one
 
 
 class BatchNorm(nn.Module):
@@ -123,8 +123,8 @@ def _compute(x, scale, bias, *, groups, devices, epsilon):
 def _first_means(x, groups, devices, dtype):
     """The channels' means over the first samples of each group, [C] or [groups, C], the same on any number of devices.
 
-    At least one sample in `ONE_IN` is taken, which puts a group's mean within sqrt(`ONE_IN`) of its standard
-    deviations of this one, whatever the values are. One pixel would bound less: borders differ from the rest.
+    At least one sample in `ONE_IN` is taken: whatever the values are, such a mean is then less than sqrt(`ONE_IN`)
+    standard deviations from the group's. One pixel would bound less: an image's border differs from the rest.
     """
     parts = math.lcm(groups, devices)
     rows = x.shape[0] // parts

@@ -20,11 +20,11 @@ class Block(nn.Module):
     """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with the stride in the 3x3.
 
     Attributes:
-        width: the channels inside; a bottleneck's output has four times as many.
-        stride: of the block, 1 or 2.
+        width: number of channels inside; a bottleneck's output has four times that number.
+        stride: stride of the block, 1 or 2.
         bottleneck: which of the two kinds.
         groups: slices of the batch in each BatchNorm.
-        dtype: of the computation.
+        dtype: dtype of the computation.
         zero_init: start the last BatchNorm's scale at 0, so that the block starts as its shortcut.
     """
 
@@ -133,7 +133,7 @@ def resnet(
         stem: "imagenet" (7x7 of stride 2, then max-pool of stride 2) or "cifar" (3x3 of stride 1, no pool).
         width: channels of the stem and the first stage; each stage doubles them.
         groups: slices of the batch that BatchNorm treats apart in training (`models.norm.BatchNorm`).
-        dtype: of the computation, such as `jnp.bfloat16`; parameters and statistics are float32.
+        dtype: dtype of the computation, such as `jnp.bfloat16`; parameters and statistics are float32.
         zero_init_residual: start each block's last BatchNorm at 0, so that blocks start as their shortcuts.
 
     Returns:
@@ -153,9 +153,9 @@ def resnet(
     (2, 16)
     """
     if stem not in STEMS:
-        raise BadInputError(f"stem={stem!r}: the stems are {' and '.join(map(repr, STEMS))}.")
+        raise BadInputError(f"stem={stem!r}: use {' or '.join(map(repr, STEMS))}.")
     if not stage_sizes or min(stage_sizes) < 1:
-        raise BadInputError(f"stage_sizes={tuple(stage_sizes)}: every stage needs at least one block.")
+        raise BadInputError(f"stage_sizes={tuple(stage_sizes)}: give at least one block per stage.")
     return from_linen(
         ResNet(
             stage_sizes=tuple(stage_sizes),

@@ -30,7 +30,7 @@ def advise(recipe: Recipe, topology: Topology, stretch: int, overrides: dict[str
     batch = recipe.stretches[stretch].batch_size
     while (batch := batch // 2) >= topology.chips and batch % topology.chips == 0:
         halved = _with_batch(recipe, stretch, batch)
-        tried.append(_try(_spoken(halved), overrides | halved, compile_with) | {"batch_size": batch})
+        tried.append(_try(_as_options(halved), overrides | halved, compile_with) | {"batch_size": batch})
         if tried[-1]["fits"]:
             break
     smaller = [one for one in tried if "batch_size" in one]
@@ -49,7 +49,7 @@ def _with_batch(recipe: Recipe, stretch: int, batch: int) -> dict[str, Any]:
     return {"batch_size": batch}
 
 
-def _spoken(overrides: dict[str, Any]) -> str:
+def _as_options(overrides: dict[str, Any]) -> str:
     """As on the recipe's command line."""
     ((name, value),) = overrides.items()
     values = value if isinstance(value, list) else [value]

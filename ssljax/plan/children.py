@@ -17,10 +17,10 @@ _STACK = "--fibers_default_thread_stack_size=8388608"
 _SETTINGS = {
     "JAX_PLATFORMS": "cpu",  # the devices are described, not attached
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # would be asked there; of no matter for a described slice
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # would be asked there; irrelevant for a described slice
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_LOG_DIR": "disabled",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # compiling touches no chip, so a training run beside it may go on
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # compiling touches no chip, so a training run beside it may continue
 }
 
 
@@ -36,14 +36,14 @@ def libtpu_version() -> str:
 
 
 def ask(request: dict[str, Any], timeout: float | None = None) -> dict[str, Any]:
-    """Have `ssljax.plan.compiling` do something in a process of its own.
+    """Run a request of `ssljax.plan.compiling` in a process of its own.
 
     Args:
         request: `{"what": "step" or "views", ...}`, the arguments of that function.
-        timeout: seconds; None waits for ever.
+        timeout: seconds; None means no limit.
 
     Raises:
-        BadInputError: the request will not do, libtpu is missing, locked or fails.
+        BadInputError: the request is invalid, libtpu is missing, locked or fails.
     """
     libtpu_version()
     with tempfile.TemporaryDirectory() as folder:

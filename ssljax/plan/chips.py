@@ -14,8 +14,8 @@ class Chip(NamedTuple):
 
     Attributes:
         name: such as "v5e".
-        flops: of bfloat16 multiplications with float32 sums, a second.
-        hbm_bytes: of memory.
+        flops: operations of bfloat16 multiplications with float32 sums, a second.
+        hbm_bytes: bytes of memory.
         hbm_bandwidth: bytes a second.
         ici_bandwidth: bytes a second that all its links together send to its neighbours, one way.
         cores: TensorCores on it; where there are two they work as one device ("megacore").
@@ -53,11 +53,11 @@ CHIPS = {
 
 
 class Topology(NamedTuple):
-    """A slice: so many chips of one kind that are wired together.
+    """A slice: chips of one kind that are wired together.
 
     Attributes:
         name: as Google writes it, such as "v4-128".
-        chip: of which kind.
+        chip: kind of the chips.
         shape: chips along each side.
     """
 
@@ -67,7 +67,7 @@ class Topology(NamedTuple):
 
     @property
     def chips(self) -> int:
-        """How many."""
+        """Number of chips."""
         return math.prod(self.shape)
 
     @property
@@ -103,6 +103,6 @@ def parse(name: str) -> Topology:
 
 
 def slices(chip: str, chips: int) -> Topology:
-    """The slice of so many chips of a kind."""
+    """The slice of `chips` chips of kind `chip`."""
     per_chip = CHIPS[chip].cores if CHIPS[chip].counts_cores else 1
     return parse(f"{chip}-{chips * per_chip}")

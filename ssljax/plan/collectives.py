@@ -14,7 +14,7 @@ class Collective(NamedTuple):
     """What one kind of collective does in a step.
 
     Attributes:
-        count: how many run.
+        count: number of operations that run.
         payload: bytes of the arrays that they work on, whole, as one device holds them.
         sent: bytes that each chip sends, where they are done as rings: an estimate.
     """
@@ -55,7 +55,7 @@ def read(program: hlo.Program, devices: int) -> dict[str, Collective]:
 
 
 def group_size(text: str, devices: int) -> int:
-    """How many devices work together in a collective.
+    """Number of devices in the group of a collective.
 
     >>> group_size("replica_groups={{0,1},{2,3}}", 4), group_size("replica_groups=[2,8]<=[16]", 16)
     (2, 8)

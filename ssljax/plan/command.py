@@ -14,26 +14,26 @@ from ssljax.types import BadInputError
 class Plan:
     """Compile a recipe for a TPU slice on this machine, and estimate memory, bound, hours and chip-hours.
 
-    The recipe's own options follow after --, as in: ssljax plan bert_large --topology v4-128 -- --bfloat16 --remat
+    Options of the recipe follow after --, as in: ssljax plan bert_large --topology v4-128 -- --bfloat16 --remat
     """
 
     experiment: str
-    """Name of a module in the folder experiments of this directory, such as moco_v2_imagenet."""
+    """Recipe: a module in the folder experiments of this directory, such as moco_v2_imagenet."""
     topology: str = ""
-    """As Google names slices: v5e-16 and v6e-8 count chips; v4-128 and v5p-64 count TensorCores, two a chip."""
+    """TPU slice by Google's name: v5e-16 and v6e-8 count chips; v4-128 and v5p-64 count TensorCores, two per chip."""
     json: str = ""
-    """Also write everything to this file."""
+    """File to also write the plan to, as JSON; empty: none."""
     examples: int = 0
-    """Pictures in a pass over the data; 0: known for the usual sets."""
+    """Number of images in an epoch; 0: that of the known data sets."""
     advise: bool = True
-    """Where it does not fit, compile what may help: --shard-state, --remat, halves of the batch."""
+    """If the recipe does not fit, compile what may help: --shard-state, --remat, smaller batches."""
 
 
 def plan(command: Plan, options: Sequence[str] = ()) -> None:
     """Print the plan, and write it where asked."""
     target = Path(command.json) if command.json else None
     if target is not None and not target.absolute().parent.is_dir():
-        raise BadInputError(f"{target}: the folder does not exist.")
+        raise BadInputError(f"{target}: the folder does not exist; make it first.")
     made = making.make(
         command.experiment,
         command.topology,

@@ -80,7 +80,7 @@ def step(topology: str, stretch: int, **recipe: Any) -> dict[str, Any]:
 
 
 def views(topology: str, **recipe: Any) -> dict[str, Any]:
-    """How often each operation stands in the compiled views of a recipe's first batches: `{"operations": ...}`."""
+    """How often each operation occurs in the compiled views of a recipe's first batches: `{"operations": ...}`."""
     found = recipes.read(**recipe)
     with sharding.use_mesh(mesh(chips.parse(topology))):
         placed = _placed(found.stretches[0].batch)
@@ -134,7 +134,7 @@ def _placed(batch: Any) -> Any:
     devices = sharding.data_devices()
     for leaf in batch.values():
         if leaf.shape[0] % devices:
-            raise BadInputError(f"batch_size={leaf.shape[0]} does not divide over {devices} chips; take a multiple.")
+            raise BadInputError(f"batch_size={leaf.shape[0]} does not divide over {devices} chips; use a multiple.")
     return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split) for name, leaf in batch.items()}
 
 
@@ -151,7 +151,7 @@ def _bytes(tree: Any) -> int:
 def _temporary(analysis: Any, known: dict[str, int]) -> dict[str, int]:
     """What the compiler adds to state and batch."""
     given = analysis.argument_size_in_bytes
-    # all temporaries together are more than are there at once: what it lets through could seem too large
+    # the sum of all temporaries is more than the peak: what it lets through could seem too large
     return {
         "padding": given - sum(known.values()),
         "activations and temporaries": max(analysis.peak_memory_in_bytes - given, 0),
@@ -160,7 +160,7 @@ def _temporary(analysis: Any, known: dict[str, int]) -> dict[str, int]:
 
 
 def _too_large(error: Exception) -> dict[str, Any]:
-    """The compiler's figures where it says that memory runs out; other errors go on."""
+    """The compiler's figures where it says that memory runs out; other errors are raised."""
     found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", str(error))
     if found is None:
         raise error

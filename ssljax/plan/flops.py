@@ -12,12 +12,12 @@ _PASSES = {lax.Precision.HIGH: 3, lax.Precision.HIGHEST: 6}
 
 
 class Flops(NamedTuple):
-    """Of all devices together.
+    """Operations of all devices together.
 
     Attributes:
-        matmul: of `dot_general`, two a multiplication and addition.
-        convolution: of `conv_general_dilated`; zeros that dilation puts between the rows are not counted, those of
-            the padding are, as is usual.
+        matmul: operations of `dot_general`, two a multiplication and addition.
+        convolution: operations of `conv_general_dilated`; zeros that dilation puts between the rows are not counted,
+            those of the padding are, as is usual.
         passes: the same operations, but those of float32 at high precision as often as a TPU repeats them.
     """
 

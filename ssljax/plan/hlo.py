@@ -22,9 +22,9 @@ class Instruction(NamedTuple):
     """One line of a computation.
 
     Attributes:
-        name: of its result.
+        name: name of its result.
         opcode: such as "fusion".
-        buffers: of its result; several where it is a tuple.
+        buffers: arrays of its result; several where it is a tuple.
         operands: names.
         called: names of the computations that it runs.
         text: the whole line.

@@ -28,19 +28,19 @@ def make(
     """Compile each stretch of a recipe for a slice and estimate its time.
 
     Args:
-        name: of the recipe's module in `experiments`.
+        name: name of the recipe's module in `experiments`.
         topology: as Google names it, such as "v5e-16".
-        options: of the recipe, as on its command line.
+        options: options of the recipe, as on its command line.
         examples: pictures in a pass; 0: those of the sets that are known.
         advise: compile changes where a stretch does not fit.
-        ask: does a request; `children.ask` in a process of its own.
-        say: told what is under way.
+        ask: runs a request; `children.ask` runs it in a process of its own.
+        say: called with progress messages.
 
     Returns:
         What `table.as_text` shows, of numbers, strings, lists and dicts.
 
     Raises:
-        BadInputError: no such topology or recipe, options that will not do, or libtpu missing, locked or at a loss.
+        BadInputError: no such topology or recipe, invalid options, or libtpu missing, locked or at a loss.
     """
     slice_ = chips.parse(topology)
     recipe = recipes.read(name, options, examples=examples)
@@ -99,7 +99,7 @@ def _compile(ask: Callable, request: dict[str, Any], say: Callable[[str], None],
 
 
 def versions() -> dict[str, str]:
-    """Of what compiles, with jax's optimisation level where one was asked for."""
+    """Versions of what compiles, with jax's optimisation level if one is set."""
     try:
         libtpu = importlib.metadata.version("libtpu")
     except importlib.metadata.PackageNotFoundError:

@@ -29,7 +29,7 @@ class Stretch(NamedTuple):
     """A part of a run with batches of one shape.
 
     Attributes:
-        label: what tells it from the others.
+        label: what distinguishes it from the others.
         steps: updates.
         batch: names -> `jax.ShapeDtypeStruct`s [B, ...].
     """
@@ -74,7 +74,7 @@ def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | Non
     """The recipe of `experiments/NAME.py` below the present directory; its data is not opened.
 
     Args:
-        name: of the module.
+        name: name of the module.
         options: as on its command line, such as ("--batch-size", "1024").
         overrides: fields of its config -> values, over the options.
         examples: pictures in a pass; 0: those of the sets that are known.
@@ -94,7 +94,7 @@ def read(name: str, options: Sequence[str] = (), overrides: dict[str, Any] | Non
         stretches = tuple(Stretch(f"length {p.length}", p.steps, batch_shapes(p)) for p in phases)
         return Recipe(config, experiment, Pace(experiment.steps or 0, 1), stretches)
     if not isinstance(config, PictureConfig):
-        raise BadInputError(f"{name}: a plan can be made for recipes on pictures or text.")
+        raise BadInputError(f"{name}: a plan can be made for recipes on pictures or text only; use one of those.")
     count, batch = _pictures(config, experiment, examples)
     pace = experiment.pace(count)
     label = " and ".join(f"size {size}" for size in dict.fromkeys(_sides(batch)))
@@ -105,7 +105,7 @@ def load(name: str) -> Any:
     """The module of a recipe, from the folder `experiments` of the present directory or of the Python path.
 
     Raises:
-        BadInputError: there is none of that name.
+        BadInputError: there is no recipe of that name.
     """
     if name.isidentifier():
         here = str(Path.cwd())
@@ -119,8 +119,8 @@ def load(name: str) -> Any:
         else:
             if hasattr(module, "Config") and hasattr(module, "build"):
                 return module
-    names = ", ".join(_names()) or "none: stand in the directory that holds the folder experiments"
-    raise BadInputError(f"there is no recipe experiments/{name}.py; there are {names}.")
+    names = ", ".join(_names()) or "none: run this in the directory with the folder experiments"
+    raise BadInputError(f"unknown recipe experiments/{name}.py; use one of {names}.")
 
 
 def _names() -> list[str]:
@@ -132,7 +132,7 @@ def _pictures(config: Any, experiment: Experiment, examples: int) -> tuple[int, 
     """Pictures in a pass, and a batch of them as the loader yields it."""
     count, shape = KNOWN_SETS.get(config.data, (0, None))
     if not (examples or count):
-        raise BadInputError(f"data={config.data!r}: how many pictures it has is not known; give --examples.")
+        raise BadInputError(f"data={config.data!r}: its number of pictures is not known; give --examples.")
     if experiment.views.on_host:
         return examples or count, experiment.views.batch_shapes(experiment.batch_size)
     if shape is None:

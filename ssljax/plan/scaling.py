@@ -13,7 +13,7 @@ class Point(NamedTuple):
 
     Attributes:
         chips: that it was compiled for.
-        rows: of the batch, on each chip.
+        rows: rows of the batch on each chip.
         payload: kind of collective -> bytes of the whole arrays.
         passes: floating-point operations on all chips.
     """
@@ -42,7 +42,7 @@ class Growth(NamedTuple):
 
 
 def fit(first: Point, second: Point) -> dict[str, Growth]:
-    """What stays and what grows with the global batch, from two steps on different numbers of chips."""
+    """What is fixed and what grows with the global batch, from two steps on different numbers of chips."""
     one, other = first.chips * first.rows, second.chips * second.rows
     found = {}
     for kind in sorted({*first.payload, *second.payload}):
@@ -53,7 +53,7 @@ def fit(first: Point, second: Point) -> dict[str, Growth]:
 
 
 def bytes_sent(growth: dict[str, Growth], chips: int, rows: float) -> float:
-    """Bytes that each chip sends in a step with so many rows on each of so many chips; an estimate.
+    """Bytes that each chip sends in a step with `rows` rows on each of `chips` chips; an estimate.
 
     >>> bytes_sent({"all-reduce": Growth(800.0, 0.0), "all-gather": Growth(0.0, 10.0)}, 8, 10)
     2100.0

@@ -84,9 +84,9 @@ def _fusion(program: hlo.Program, instruction: hlo.Instruction, by_name: dict[st
 
 
 def _under_way(inside: list[hlo.Instruction], instruction: hlo.Instruction) -> tuple[set[int], set[int]]:
-    """Numbers of the results and operands that a collective holds while it goes on beside other work.
+    """Numbers of the results and operands that a collective holds while it runs alongside other work.
 
-    Such a collective stands in every fusion that runs meanwhile, and its arrays are handed from one to the next; the
+    Such a collective is part of every fusion that runs meanwhile, and its arrays are passed from one to the next; the
     fusion that starts it has them as new results, so that they count there.
     """
     if not any(each.opcode in KINDS for each in inside):

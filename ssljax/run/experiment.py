@@ -15,7 +15,7 @@ from ssljax.run.pretraining import Run, pretrain
 from ssljax.run.results import Results
 from ssljax.run.task import Task
 from ssljax.train import checkpoint
-from ssljax.train.hosts import heartbeat, interruption, lock
+from ssljax.train.hosts import heartbeat, interruption, joining, lock
 from ssljax.train.state import init_state
 from ssljax.train.step import train_step
 from ssljax.types import BadInputError, Method
@@ -76,7 +76,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
     """
     directory = config.workdir or f"runs/{experiment.name}"
     # jax ends a run whose processes do not hear of each other; ours, which names the stuck one, has to come first
-    sharding.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
+    joining.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
     finished = workdir.check(directory, config, experiment.name)
     if finished is not None and finishing.has_report(directory):
         print(f"The run in {directory} is finished; these are its results. Use another --workdir to train again.")

@@ -19,7 +19,7 @@ class Phase(NamedTuple):
     """A stretch of a run in which batches have one shape.
 
     Attributes:
-        steps: how many; the first phase has steps 0 to `steps` - 1, and the last one goes on as long as is asked.
+        steps: number of steps; the first phase has steps 0 to `steps` - 1, and the last one continues without end.
         length: L, in tokens.
         batch_size: B, of the global batch.
     """
@@ -41,18 +41,18 @@ def batches(
 ) -> Iterator[dict[str, Array]]:
     """The batches of steps `start_step` to `num_steps - 1`, split over the devices of the present mesh.
 
-    Every pass over the corpus draws new instances and shuffles them; a pass has as many batches as the first one fills.
-    The next batch is put together on a thread meanwhile.
+    Every pass over the corpus draws new instances and shuffles them; all passes have as many
+    batches as the first. The next batch is put together on a thread meanwhile.
 
     Args:
         corpus: prepared text.
         phases: in order; each begins with its own first pass.
-        seed: of the instances and of the shuffle.
-        start_step: the first step; `n` goes on exactly where a run of n steps stopped.
+        seed: seed of the instances and of the shuffle.
+        start_step: the first step; `n` resumes exactly where a run of n steps stopped.
         num_steps: the step to stop before, counted from 0 whatever `start_step` is.
-        shift: read the data of so many steps later; the phases stay where they are.
+        shift: read the data of `step + shift` at each step; the phases do not move.
         dupe_factor: how many different passes there are before their instances come again (the official code's 10);
-            None draws new ones for ever.
+            None always draws new ones.
 
     Returns:
         An iterator of tokens and segments int32[B, L]; lengths, is_random, example (the instance's number in its pass)
@@ -117,7 +117,7 @@ def num_examples(corpus: Corpus, phase: Phase, seed: int) -> int:
 
 
 def _read(corpus, phase, seed, step, dupe_factor, local, plans) -> dict[str, np.ndarray]:
-    """This process's rows of a batch; `step` counts from the phase's begin."""
+    """This process's rows of a batch; `step` counts from the start of the phase."""
     epoch, instances, examples = _drawn(corpus, phase, seed, step, dupe_factor, local, plans)
     return {
         **assemble(corpus, instances[examples], phase.length),

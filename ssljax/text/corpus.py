@@ -22,7 +22,7 @@ class Corpus:
     """Documents of tokenized sentences; none of the text is in memory.
 
     Attributes:
-        directory: where it was read from.
+        directory: the directory it was read from.
         tokens: uint16 or int32 [T], memory-mapped, without special tokens.
         sentences: int64[S + 1], memory-mapped: sentence s is tokens[sentences[s] : sentences[s + 1]], never empty.
         documents: int64[D, 2]: each document's first and one-past-last sentence, at least one sentence.
@@ -98,7 +98,7 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     """
     path = Path(directory) / MANIFEST
     if not path.is_file():
-        raise BadInputError(f"{directory} is no prepared corpus (it has no {MANIFEST}); {AGAIN}.")
+        raise BadInputError(f"{directory} is not a prepared corpus (it has no {MANIFEST}); {AGAIN}.")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = manifest["format"]
@@ -113,7 +113,7 @@ def hold_out(corpus: Corpus, every: int = 100) -> tuple[Corpus, Corpus]:
     """Split off every `every`-th document for evaluation.
 
     Args:
-        corpus: of at least four documents.
+        corpus: a corpus of at least four documents.
         every: 2 or more. At least two documents are held out, since a random next needs another one.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The trained parts of a text run in Hugging Face's format: left in the run's directory, and read from there."""
+"""The trained parts of a text run in Hugging Face's format: written to the run's directory, and read from it."""
 
 import json
 import tempfile
@@ -11,14 +11,14 @@ from ssljax.train import buckets
 from ssljax.types import BadInputError, PyTree
 
 EXPORTED = "huggingface"  # the folder of a run that holds its encoder
-LAST = "config.json"  # of its files the one that is written when all others are there
+LAST = "config.json"  # of its files the one that is written last
 
 
 def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
     """The trained parts of a finished run, or of a directory in Hugging Face's format.
 
     Returns:
-        `({"encoder", "mlm", "nsp"}, shape, vocabulary)`; heads that are not there are left out.
+        `({"encoder", "mlm", "nsp"}, shape, vocabulary)`; missing heads are omitted.
 
     Raises:
         BadInputError: the directory holds neither.
@@ -32,7 +32,7 @@ def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
                 params, shape = huggingface.load_pretrained(here)
                 return params, shape, _words_of(here)
     raise BadInputError(
-        f"{run} holds no trained encoder; name the --workdir of a finished text run or a directory with "
+        f"{run} holds no trained encoder; give the --workdir of a finished text run or a directory with "
         "config.json, vocab.txt and model.safetensors."
     )
 
@@ -44,7 +44,7 @@ def _words_of(directory: Path) -> Vocabulary:
 
 
 def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> str:
-    """Write the encoder and its heads in Hugging Face's format to `directory/huggingface`, unless they are there.
+    """Write the encoder and its heads in Hugging Face's format to `directory/huggingface`, unless they exist.
 
     Returns:
         What was written, in one sentence.

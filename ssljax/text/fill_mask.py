@@ -1,4 +1,4 @@
-"""Fill the [MASK]s of a sentence: what a masked language model believes."""
+"""Fill the [MASK]s of a sentence with the predictions of a masked language model."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ Predict = Callable[..., np.ndarray]
 
 
 class Filled(NamedTuple):
-    """What may stand at one [MASK], likeliest first."""
+    """The predictions for one [MASK], likeliest first."""
 
     words: tuple[str, ...]
     probabilities: tuple[float, ...]
@@ -27,7 +27,7 @@ def fill_mask(predict: Predict, vocabulary: Vocabulary, sentence: str, *, longes
         vocabulary: the model's.
         sentence: with one [MASK] or more.
         longest: L at most, in tokens.
-        top: words for each.
+        top: number of words for each.
 
     Returns:
         One `Filled` for each [MASK], in order.

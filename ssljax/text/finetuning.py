@@ -13,7 +13,7 @@ from ssljax.types import BadInputError, PyTree
 
 
 class OpenTask(NamedTuple):
-    """A task, the examples to learn, and those of each split to be judged on."""
+    """A task, the examples to learn, and those of each split to evaluate on."""
 
     task: text_tasks.TextTask
     train: text_tasks.Examples
@@ -24,7 +24,7 @@ def read_tasks(config: Any) -> list[OpenTask]:
     """The tasks of `config.finetune`, before anything is trained.
 
     Raises:
-        BadInputError: an entry is not TASK:SOURCE, or the task or its files will not do.
+        BadInputError: an entry is not TASK:SOURCE, or the task or its files are invalid.
     """
     found = []
     for entry in config.finetune:

@@ -33,16 +33,16 @@ def finetune_task(
 
     Args:
         encoder: a BERT.
-        params: the encoder's; left as they are.
-        vocabulary: of the encoder.
+        params: the encoder's; not modified.
+        vocabulary: vocabulary of the encoder.
         task: one of `text_tasks.TASKS`.
         train: the examples to learn.
         dev: the examples of each split that is evaluated, the chief one first.
         config: the numbers of fine-tuning.
         length: L, in tokens; longer examples are cut.
-        seed: of the first run.
+        seed: seed of the first run.
         bag_of_words: include the regression on words.
-        say: gets a line for each run, and warnings.
+        say: called with a line for each run, and with warnings.
 
     Returns:
         `{"majority": {metric: per cent}, "bag of words": {...}, "fine-tuned": {metric: mean, metric + " sd": sd,

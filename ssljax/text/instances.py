@@ -23,11 +23,11 @@ def plan(corpus: Corpus, *, length: int, seed: int, epoch: int, short_share: flo
     place of another document instead and the chunk's unused sentences begin the next chunk.
 
     Args:
-        corpus: of two documents or more.
+        corpus: a corpus of two or more documents.
         length: L, of the assembled instance in tokens, [CLS] and two [SEP] included; 5 or more.
         seed: 0 or more.
         epoch: the pass, each with draws of its own (the official `dupe_factor` is the number of passes).
-        short_share: of the documents whose target is uniform in 2 to L - 3 instead of L - 3.
+        short_share: share of the documents whose target is uniform in 2 to L - 3 instead of L - 3.
 
     Returns:
         int64[N, 5], in the order of the documents: a_start, a_stop, b_start, b_stop as ranges of `corpus.tokens`

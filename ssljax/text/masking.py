@@ -1,4 +1,4 @@
-"""Which words of an example BERT must predict, and what it sees in their place; drawn on the device."""
+"""Which words of an example BERT predicts, and what replaces them in the input; drawn on the device."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,13 +24,13 @@ class Masking:
         vocab_size: V; the random words are drawn from all of it.
         mask_id: the id of [MASK].
         special_ids: ids that are never predicted; BERT's are those of [CLS] and [SEP].
-        share: of an example's tokens, the special ones counted, that are predicted.
+        share: share of an example's tokens, special ones included, to predict.
         max_predictions: P, the most an example predicts: one number, or `(length, P)` for each length L.
         whole_word: predict all the pieces of a word or none.
         continuation: for whole words, bool[V] where a word piece continues a word ("##ing"); stored as packed bits.
-        seed: of the masks that are drawn once (`dupe_factor`).
+        seed: seed of the masks that are drawn once (`dupe_factor`).
         dupe_factor: None draws new masks in every step, from its key. A number k draws k masks for each example,
-            from `seed`, and uses them in turn over the epochs, as BERT's files of training data do.
+            from `seed`, and cycles through them over the epochs, as BERT's files of training data do.
 
     Raises:
         BadInputError: a value is out of its range.
@@ -91,7 +91,7 @@ class Masking:
         """Mask a batch; the values do not depend on the number of devices.
 
         Args:
-            key: PRNG key of the step; of no matter with a `dupe_factor`.
+            key: PRNG key of the step; unused with a `dupe_factor`.
             tokens: int32[B, L], padding after `lengths`.
             segments: int32[B, L].
             lengths: int32[B], tokens of each example, the special ones counted.
@@ -100,10 +100,10 @@ class Masking:
             epoch: int32[B].
 
         Returns:
-            tokens int32[B, L], masked; segments, lengths and is_random as they came; positions int32[B, P], rising,
-            targets int32[B, P], the tokens that were there, and weights float32[B, P]. An example predicts
-            `min(P, max(1, round(share * length)))` tokens, fewer where there are not as many; the slots after them
-            are 0. 80 % of the predicted tokens become [MASK], 10 % a random word, 10 % stay.
+            tokens int32[B, L], masked; segments, lengths and is_random unchanged; positions int32[B, P], rising,
+            targets int32[B, P], the original tokens, and weights float32[B, P]. An example predicts
+            `min(P, max(1, round(share * length)))` tokens, fewer if fewer can be predicted; the slots after them
+            are 0. 80 % of the predicted tokens become [MASK], 10 % a random word, 10 % are unchanged.
 
         Raises:
             BadInputError: shapes that do not fit, a batch that does not divide over the devices, or a length without an
@@ -197,7 +197,7 @@ def _words(masking, tokens, candidate):
 
 
 def _choose(draws, word, candidate, wanted, whole_word):
-    """True for the tokens of the first words in random order that fit into `wanted`; too long ones are passed over."""
+    """True for the tokens of the first words in random order that fit into `wanted`; too long ones are skipped."""
     words = draws.shape[0] + 1
     sizes = jnp.zeros(words, jnp.int32).at[word].add(candidate.astype(jnp.int32))
     order = jnp.argsort(jnp.where(sizes > 0, jnp.pad(draws, (0, 1)), 2.0))

@@ -1,4 +1,4 @@
-"""What a text run's report shows besides its figures: masked words filled in as it learns, and one head's attention."""
+"""What a text run's report shows besides figures: masked words filled in while it trains, and one head's attention."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ CHARTS = {
     "Norm of the gradient": {"grad_norm": "norm"},
     "Tokens a second": {"tokens_per_second": "tokens"},
 }
-NOTE = "Held-out text; per cent of masked words and of next-sentence questions answered right, and the perplexity."
+NOTE = "Held-out text; per cent of masked words and of next-sentence predictions right, and the perplexity."
 MOMENTS = 6  # of training at which filled sentences are shown
 
 
@@ -34,7 +34,7 @@ def page(
     Args:
         parts: the encoder and its heads.
         params: their parameters.
-        vocabulary: of the model.
+        vocabulary: vocabulary of the model.
         sentences: with [MASK]s.
         log: the rows of metrics.jsonl, of which some have `filled`.
     """
@@ -52,11 +52,11 @@ def page(
     if moments:
         chosen = np.unique(np.linspace(0, len(moments) - 1, MOMENTS).astype(int))
         header = ["sentence", *(f"step {moments[i]['step']}" for i in chosen)]
-        told = [
-            [sentence, *(_told(moments[i]["filled"][number]) for i in chosen)]
+        by_step = [
+            [sentence, *(_best_words(moments[i]["filled"][number]) for i in chosen)]
             for number, sentence in enumerate(sentences)
         ]
-        tables.append(("Masked words through training", header, told))
+        tables.append(("Masked words through training", header, by_step))
     shown = in_words(sentences[0], final[0])
     caption = f"What each word of “{shown}” attends to: head 1 of the last layer"
     return fields | {"tables": tables, "figures": [(caption, attention_picture(parts, params, vocabulary, shown))]}
@@ -73,5 +73,5 @@ def attention_picture(parts: Bert, params: PyTree, vocabulary: Vocabulary, sente
     return attention_matrix(np.asarray(maps[-1, 0, 0]), [vocabulary.words[i] for i in np.asarray(batch["tokens"][0])])
 
 
-def _told(filled: list) -> str:
+def _best_words(filled: list) -> str:
     return " ".join(words[0] for words, _ in filled)

@@ -37,17 +37,17 @@ def prepare(
     """Tokenize text files into a directory that `open_corpus` reads.
 
     A document ends at an empty line or with its file; each line is a sentence or, in paragraphs, several. The work is
-    done in `OUT.partial`, block by block; a run that was stopped is taken up by the same call, which does not redo
-    finished blocks. `out` appears complete at the end. The tokenizer uses all cores (RAYON_NUM_THREADS limits them).
+    done in `OUT.partial`, block by block; the same call resumes a stopped run and does not redo finished
+    blocks. `out` appears complete at the end. The tokenizer uses all cores (RAYON_NUM_THREADS limits them).
 
     Args:
         inputs: files in UTF-8, plain or `.xz` or `.gz`.
-        vocabulary: of the tokens. Names of special words in the text are text.
+        vocabulary: vocabulary of the tokens. Names of special words in the text are text.
         out: the directory to make.
         paragraphs: whether to split lines into sentences; "auto" does so where a tenth of the first lines have several.
-        language: of the sentence splitter, such as "de".
-        block_bytes: of text at a time.
-        progress: called with the number of bytes of text that are done, after each block.
+        language: language of the sentence splitter, such as "de".
+        block_bytes: bytes of text at a time.
+        progress: called with the number of bytes of text done so far, after each block.
 
     Returns:
         The manifest: format, counts of tokens, sentences and documents, vocabulary, inputs and files with SHA-256.
@@ -57,7 +57,7 @@ def prepare(
 
     Reference: 1810.04805, section 3.1; `create_training_instances` in `create_pretraining_data.py` of
         google-research/bert, which reads the same format.
-    Differs from the paper: there documents end at empty lines only, so that one may go on in the next file.
+    Differs from the paper: there documents end at empty lines only, so that one may continue in the next file.
     """
     out = Path(out)
     check_paths(inputs, out)
@@ -89,7 +89,7 @@ def prepare(
 
 
 def check_paths(inputs: Sequence[str | Path], out: Path) -> None:
-    """Refuse inputs that are no files, and a directory that has something in it.
+    """Refuse inputs that are not files, and a directory that has something in it.
 
     Raises:
         BadInputError: naming the path.
@@ -98,9 +98,9 @@ def check_paths(inputs: Sequence[str | Path], out: Path) -> None:
         raise BadInputError("no input files; give at least one.")
     for path in inputs:
         if not Path(path).is_file():
-            raise BadInputError(f"{path} is no file; give text files.")
+            raise BadInputError(f"{path} is not a file; give text files.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise BadInputError(f"{out} is already there; give another directory or remove it.")
+        raise BadInputError(f"{out} exists already; use another directory or remove it.")
 
 
 def _tokenize(

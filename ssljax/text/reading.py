@@ -14,7 +14,7 @@ class Block(NamedTuple):
     """Some whole lines of a file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         start: the block's first byte in the file's text, after decompression.
         raw: the lines as they are in the file.
         last: whether the file ends here.
@@ -30,7 +30,7 @@ def read_blocks(path: str | Path, size: int) -> Iterator[Block]:
     """A file's text in blocks of at most `size` bytes, larger only where one line is.
 
     Args:
-        path: of a `.xz`, `.gz` or plain text file.
+        path: path of a `.xz`, `.gz` or plain text file.
         size: in bytes.
 
     Raises:

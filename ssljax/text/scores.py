@@ -1,4 +1,4 @@
-"""How good a BERT is: held-out words while it trains, the final table with what counting words reaches."""
+"""Evaluation of a BERT: held-out words during training, the final table with baselines that count words."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from ssljax.text.vocabulary import Vocabulary, encode, tokenizer
 from ssljax.types import Batch, Encoder, PyTree
 
 HELD_OUT = 2048  # instances at most
-PASSES = 8  # over the held-out documents, if one has fewer
+PASSES = 8  # over the held-out documents, if one pass has fewer instances
 
 
 class Bert(NamedTuple):

@@ -78,7 +78,7 @@ def read_squad(path: str | Path) -> list[Question]:
         raise BadInputError(f"{path}: cannot read it: {getattr(error, 'strerror', None) or error}.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInputError(
-            f"{path} is not SQuAD's JSON ({type(error).__name__}: {error}); give such a file."
+            f"{path} is not SQuAD's JSON ({type(error).__name__}: {error}); give a SQuAD 1.1 file."
         ) from None
     for question in found:
         if not question.answers:
@@ -109,14 +109,14 @@ def windows(
     stride: int = 128,
     max_query: int = 64,
 ) -> Windows:
-    """[CLS] question [SEP] piece of the context [SEP], as many pieces as it takes.
+    """[CLS] question [SEP] piece of the context [SEP], in windows that cover the context.
 
     Args:
         questions: N of them.
-        vocabulary: of the encoder.
+        vocabulary: vocabulary of the encoder.
         length: L, in tokens.
         stride: tokens between the begins of neighbouring windows.
-        max_query: questions are cut to so many tokens.
+        max_query: maximum number of tokens of a question; longer ones are truncated.
 
     Returns:
         W windows, at least one for each question with a context that has tokens, in the questions' order.
@@ -131,8 +131,8 @@ def windows(
     """
     if length < max_query + 4 or stride < 1:
         raise BadInputError(
-            f"length={length}, max_query={max_query}, stride={stride}: the length must exceed the question's by 4 "
-            "and the stride be at least 1."
+            f"length={length}, max_query={max_query}, stride={stride}: the length must exceed max_query by 4 or "
+            "more, and the stride must be at least 1."
         )
     words = tokenizer(vocabulary, specials=False)
     queries = [ids[:max_query] for ids in encode(words, [question.question for question in questions])]
@@ -153,7 +153,7 @@ def windows(
 def scorer(
     windows: Windows, questions: Sequence[Question], *, n: int = 20, max_tokens: int = 30
 ) -> Callable[[np.ndarray], dict[str, float]]:
-    """SQuAD's figures as a function of the outputs [W, L, 2], as `finetune` wants it."""
+    """SQuAD's figures as a function of the outputs [W, L, 2], as `finetune` calls it."""
 
     def score(outputs):
         found = n_best(windows, questions, outputs, n=n, max_tokens=max_tokens)

@@ -21,9 +21,9 @@ class Answer(NamedTuple):
     """One of the n best.
 
     Attributes:
-        text: a piece of the context as it is written there.
+        text: a piece of the context, verbatim.
         probability: softmax over the n best.
-        score: of the start plus of the end.
+        score: score of the start plus score of the end.
     """
 
     text: str
@@ -91,7 +91,7 @@ def n_best(
     `max_tokens` long, and no other window of the question has more context around its start.
 
     Args:
-        windows: of the questions.
+        windows: windows of the questions.
         questions: those that the windows were made of.
         outputs: float32[W, L, 2], scores of start and end.
         n: how many starts and ends of a window are tried, and how many answers are kept.

@@ -1,4 +1,4 @@
-"""Text as a task: how an experiment reads a prepared corpus, watches held-out words, judges and exports a BERT."""
+"""Text as a task: how an experiment reads a prepared corpus, evaluates on held-out words, scores and exports a BERT."""
 
 import dataclasses
 import functools
@@ -39,38 +39,39 @@ class TextConfig(RunConfig):
     """The options of every experiment with text."""
 
     data: str = ""
-    """Directory made by experiments.bert_prepare; or python-topics, the language reference of this Python."""
+    """Corpus directory made by experiments.bert_prepare; or python-topics, the language reference of this Python."""
     steps: tuple[int, ...] = (900_000, 100_000)
-    """Updates of each phase."""
+    """Number of updates in each phase."""
     lengths: tuple[int, ...] = (128, 512)
-    """Tokens of its sequences."""
+    """Sequence length in tokens in each phase."""
     batch_sizes: tuple[int, ...] = (256, 256)
-    """Its sequences in a batch, over all devices."""
+    """Sequences per batch in each phase, over all devices."""
     max_predictions: tuple[int, ...] = (20, 76)
-    """At most so many masked words in one of its sequences."""
+    """Maximum number of masked tokens per sequence in each phase."""
     masked: float = 0.15
     """Share of the tokens to predict."""
     whole_word: bool = False
     """Mask all pieces of a word or none."""
     dupe_factor: int = 0
-    """So many fixed maskings and pairings of the corpus, repeated; 0: new ones in every epoch."""
+    """Number of fixed maskings and pairings of the corpus, repeated; 0: new ones in every epoch."""
     held_out: int = 100
-    """One document in so many is kept for evaluation."""
+    """Hold out one document in this many for evaluation."""
     dropout: float = 0.1
-    """On embeddings, on the output of each block and on attention's probabilities."""
+    """Dropout rate, on embeddings, on the output of each block and on attention probabilities."""
     bfloat16: bool = False
-    """Compute in bfloat16; parameters, norms' statistics, softmax and loss stay float32."""
+    """Compute in bfloat16; parameters, statistics of the norms, softmax and loss are always float32."""
     remat: bool = False
-    """Recompute each layer in the backward pass: less memory, a third more work."""
+    """Recompute each layer in the backward pass: less memory, a third more compute."""
     scan: bool = False
     """Compile one layer and loop over it."""
     finetune: tuple[str, ...] = ()
     """GLUE tasks to fine-tune on at the end, as TASK:DIRECTORY, such as SST-2:glue/SST-2, or TASK:tfds:NAME."""
     finetune_seeds: int = 5
-    """Runs of each."""
+    """Number of fine-tuning runs per task, one per seed."""
     finetune_epochs: int = 3
+    """Number of passes over the training examples of each task."""
     finetune_learning_rate: float = 1e-4
-    """At the end of its warm-up."""
+    """Base learning rate of fine-tuning; linear warm-up, then linear decay to 0."""
     eval_every: int = 10_000
     save_every: int = 10_000
 
@@ -93,7 +94,7 @@ def pretraining(
 
     Args:
         config: its options.
-        shape: of the encoder; the corpus and `config` set its vocabulary and its dropout.
+        shape: shape of the encoder; the corpus and `config` set its vocabulary and its dropout.
         optimizer: `pace -> optimizer`, over all updates.
         vocab_size: words, where `config.data` does not say.
         sentences: with a [MASK] each, filled in while it trains.
@@ -131,16 +132,14 @@ def pretraining(
 
 
 def check_phases(config: TextConfig, **options: tuple) -> None:
-    """Refuse options that have not as many values as `config.steps`.
+    """Refuse options that do not have the number of values of `config.steps`.
 
     Raises:
         BadInputError: naming the first such option.
     """
     for name, values in options.items():
         if not config.steps or len(values) != len(config.steps):
-            raise BadInputError(
-                f"{name}={values} and steps={config.steps}: give both as many values as there are phases."
-            )
+            raise BadInputError(f"{name}={values} and steps={config.steps}: give both one value per phase.")
 
 
 def read_phases(config: TextConfig) -> tuple[batches.Phase, ...]:
@@ -154,7 +153,7 @@ def read_phases(config: TextConfig) -> tuple[batches.Phase, ...]:
 
 
 def _vocabulary(data: str, size: int) -> Vocabulary:
-    """That of the prepared corpus, or one with BERT's special ids where none is there yet to be read."""
+    """The vocabulary of the prepared corpus, or one with BERT's special ids if it has none yet."""
     if data and data != PYTHON_TOPICS:
         return corpus.open_corpus(data).vocabulary
     words = BERT_RESERVED if size > len(BERT_RESERVED) else SPECIALS
@@ -179,7 +178,7 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
     rows = min(phase.batch_size for phase in phases)
     tasks = finetuning.read_tasks(config)
     drawing = {"seed": config.seed, "dupe_factor": config.dupe_factor or None}
-    # words that are held out are judged at the length that the run begins with
+    # held-out words are evaluated at the length of the first phase
     judged = functools.cache(lambda: scores.held_out_batch(held_out, masking, phases[0].length, rows))
 
     def monitor(learner):

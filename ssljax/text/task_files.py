@@ -17,7 +17,7 @@ class Row(NamedTuple):
         where: the file and line, for error messages.
         first: the first sentence.
         second: the second sentence.
-        label: as it is written.
+        label: the label as text.
     """
 
     where: str
@@ -33,7 +33,7 @@ def tsv_rows(path: Path, columns: Columns, headless: Sequence[str], broken_lines
         path: the file.
         columns: possible names of the first sentence's, the second sentence's and the label's column.
         headless: the columns of a file whose first line has as many fields but names none of them.
-        broken_lines: leave lines with too few fields out instead of refusing them.
+        broken_lines: skip lines with too few fields instead of refusing them.
 
     Raises:
         BadInputError: not UTF-8, no such columns, or too few fields in a line.
@@ -51,7 +51,7 @@ def tsv_rows(path: Path, columns: Columns, headless: Sequence[str], broken_lines
         if fields == [""] or (broken_lines and len(fields) <= max(places)):
             continue
         if len(fields) <= max(places):
-            raise BadInputError(f"{path}, line {number}: {len(fields)} of the {len(lines[0])} fields; mend the line.")
+            raise BadInputError(f"{path}, line {number}: {len(fields)} of the {len(lines[0])} fields; fix the line.")
         first, second, label = (fields[place] for place in places)
         yield Row(f"{path}, line {number}", first, second, label.strip())
 
@@ -73,7 +73,7 @@ def tfds_rows(name: str, split: str, columns: Columns, data_dir: str | None) -> 
         raise missing_split(f"tfds:{name}", split, builder.info.splits) from error
     held = list(builder.info.features)
     features = [
-        _present(names, held, f"tfds:{name} has no feature {names[0]!r} but {', '.join(held)}; take another set.")
+        _present(names, held, f"tfds:{name} has no feature {names[0]!r} but {', '.join(held)}; use another set.")
         for names in columns
     ]
     for number in range(len(records)):

@@ -27,7 +27,7 @@ class TextTask(NamedTuple):
         dev: the splits that are evaluated.
         headless: the columns of GLUE's own file where that has no header line.
         broken_lines: GLUE's own file has lines that a line break inside a sentence has cut in two; such pieces are
-            left out, as everyone does.
+            skipped, as is usual.
     """
 
     name: str
@@ -121,7 +121,7 @@ def find_task(name: str) -> TextTask:
     for task in TASKS.values():
         if task.name.lower() == name.lower():
             return task
-    raise BadInputError(f"task={name}: there is no such task; choose one of {', '.join(TASKS)}.")
+    raise BadInputError(f"task={name}: unknown task; use one of {', '.join(TASKS)}.")
 
 
 def read_task(task: TextTask, source: str, split: str, data_dir: str | None = None) -> Examples:
@@ -132,7 +132,7 @@ def read_task(task: TextTask, source: str, split: str, data_dir: str | None = No
         source: a directory with `SPLIT.tsv` in it or in its folder of the task's name (`tsv:DIRECTORY` says the
             same), or `tfds:NAME` such as tfds:glue/sst2.
         split: "train", "dev", "dev_matched" ...; tfds' names are found from these.
-        data_dir: of tfds.
+        data_dir: directory of tfds sets.
 
     Returns:
         The examples.
@@ -157,7 +157,7 @@ def inputs(vocabulary: Vocabulary, examples: Examples, length: int) -> dict[str,
     """Examples as what `finetune` reads.
 
     Args:
-        vocabulary: of the encoder.
+        vocabulary: vocabulary of the encoder.
         examples: N of them.
         length: L, in tokens; longer examples are cut, the longer sentence of a pair first.
 
@@ -174,7 +174,7 @@ def scorer(task: TextTask, labels: Sequence[np.ndarray]) -> Callable[[np.ndarray
 
     Args:
         task: one of `TASKS`.
-        labels: of each split of `task.dev`, or of the one split that is evaluated.
+        labels: labels of each split of `task.dev`, or of the one split that is evaluated.
 
     Returns:
         `outputs [N, classes] (or [N, 1]) -> {metric: per cent}`; a second split's metrics are called by its name.
@@ -225,4 +225,4 @@ def _tsv_path(task: TextTask, directory: str, split: str) -> Path:
     for folder in (Path(directory), Path(directory) / task.name):
         if (folder / f"{split}.tsv").is_file():
             return folder / f"{split}.tsv"
-    raise BadInputError(f"{directory} has no {split}.tsv of {task.name}; give the directory that holds it.")
+    raise BadInputError(f"{directory} has no {split}.tsv of {task.name}; give its directory.")

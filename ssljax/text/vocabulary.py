@@ -27,7 +27,7 @@ class Vocabulary:
         lower_case: whether text is lower-cased and stripped of accents before it is looked up.
 
     Raises:
-        BadInputError: a special word is missing, or a word is there twice.
+        BadInputError: a special word is missing, or a word occurs twice.
     """
 
     words: tuple[str, ...]
@@ -177,7 +177,7 @@ def pack(
     if room < 1:
         raise BadInputError(f"length={length} holds nothing beside [CLS] and [SEP]; give at least 5.")
     if second is not None and len(first) != len(second):
-        raise BadInputError(f"{len(first)} first sentences but {len(second)} second ones; give as many of each.")
+        raise BadInputError(f"{len(first)} first sentences but {len(second)} second ones; give equal numbers of both.")
     tokens = np.full((len(first), length), vocabulary.pad, np.int32)
     segments, lengths = np.zeros_like(tokens), np.zeros(len(first), np.int32)
     for row, a in enumerate(first):

@@ -8,9 +8,9 @@ from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
 
 BERT_RESERVED = (SPECIALS[0], *(f"[unused{k}]" for k in range(99)), *SPECIALS[1:])  # ids 0 to 103, as in BERT's file
-LETTERS = 1000  # how many different characters at most
+LETTERS = 1000  # maximum number of different characters
 DISTINCT_WORDS = 4_000_000  # beyond it words seen once are forgotten, so that memory is bounded
-BLOCK = 1000  # lines, or repetitions of a word, handed over at a time
+BLOCK = 1000  # lines, or repetitions of a word, passed on at a time
 
 
 def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -> Vocabulary:
@@ -18,7 +18,7 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -
 
     Args:
         lines: the text.
-        size: how many words the vocabulary shall have. Over 1,000 the special words have BERT's ids (0, 100 to 103,
+        size: number of words in the vocabulary. Over 1,000 the special words have BERT's ids (0, 100 to 103,
             with [unused*] between); at 1,000 or fewer they are 0 to 4.
         lower_case: whether to lower-case and to strip accents.
 
@@ -45,7 +45,7 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -
     alphabet = [*sorted(letters), *(f"##{letter}" for letter in sorted(inside))]
     if len(alphabet) > size - len(reserved):
         least = len(alphabet) + len(reserved)
-        raise BadInputError(f"size={size}: letters and special words alone are {least}; ask for more than that.")
+        raise BadInputError(f"size={size}: letters and special words alone are {least}; give a larger size.")
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # type: ignore[call-arg]
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
     # as special tokens the letters have fixed ids; the trainer's own depend on a hash table and decide its ties

@@ -22,7 +22,7 @@ HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
 def open_embedded(which: str, split: str) -> Reader:
     """The embedded set `which`; there is one, Fashion-MNIST."""
     if which != "fashion_mnist":
-        raise BadInputError(f"embedded:{which} does not come with ssljax; embedded:fashion_mnist does.")
+        raise BadInputError(f"embedded:{which} is unknown; use embedded:fashion_mnist.")
     images, labels = fashion_mnist.load(split)
     return _reader(f"embedded:fashion_mnist ({split})", images, labels, fashion_mnist.CLASS_NAMES)
 
@@ -84,7 +84,7 @@ def _load(file: str, split: str) -> dict[str, np.ndarray]:
 
 
 def _check_directory(file: str, stored: zipfile.ZipFile) -> None:
-    """A damaged directory could hide a member, such as the labels: its length and the names are there twice."""
+    """A damaged directory could hide a member, such as the labels: its length and the names are stored twice."""
     with open(file, "rb") as stream:
         stream.seek(-min(Path(file).stat().st_size, 1 << 16), os.SEEK_END)
         end = stream.read().rpartition(b"PK\x05\x06")[2]
@@ -96,7 +96,7 @@ def _check_directory(file: str, stored: zipfile.ZipFile) -> None:
 
 
 def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One array; what it claims to hold is compared with what is there before memory is taken for it."""
+    """One array; its claimed size is compared with the file before memory is allocated."""
     room = min(info.compress_size, Path(str(stored.filename)).stat().st_size)
     ratio = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: HIGHEST_RATIO}.get(info.compress_type, 0)
     if info.file_size > ratio * room + HEADER:

@@ -1,4 +1,4 @@
-"""The options of experiments on pictures, and what a recipe says of its data and of how it is judged."""
+"""The options of experiments on pictures, and how a recipe evaluates its representation."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,33 +17,33 @@ class PictureConfig(RunConfig):
     """The options of every experiment on pictures."""
 
     data: str = "tfds:cifar10"
-    """tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist."""
+    """Data set: tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist."""
     epochs: int = 200
-    """Passes over the data."""
+    """Number of passes over the data."""
     batch_size: int = 256
-    """Pictures per step, over all devices."""
+    """Images per step, over all devices."""
     data_dir: str | None = None
     """Directory of tensorflow-datasets; None: its default."""
     workers: int = 0
-    """Processes that read and decode pictures when the set does not fit on the devices; 0: threads."""
+    """Number of processes that read and decode images if the set does not fit on the devices; 0: threads."""
     skip_bad: bool = False
-    """Skip pictures that cannot be read, and count them, instead of stopping."""
+    """Skip images that cannot be read, and count them, instead of stopping."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNetConfig(PictureConfig):
-    """Those with a ResNet as backbone."""
+    """The options of experiments with a ResNet backbone."""
 
     stage_sizes: tuple[int, ...] = (2, 2, 2, 2)
-    """Blocks of each stage of the ResNet."""
+    """Number of blocks in each stage of the ResNet."""
     width: int = 64
-    """Channels of the first stage."""
+    """Number of channels of the first stage."""
     bfloat16: bool = False
-    """Compute the encoders in bfloat16; parameters, statistics and loss are float32 either way."""
+    """Compute the encoders in bfloat16; parameters, statistics and loss are always float32."""
 
     @property
     def dtype(self) -> Any:
-        """What the encoders compute in."""
+        """The dtype that the encoders compute in."""
         return jnp.bfloat16 if self.bfloat16 else jnp.float32
 
     def backbone(self, **options: Any) -> Encoder:
@@ -53,7 +53,7 @@ class ResNetConfig(PictureConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ImageNetConfig(ResNetConfig):
-    """Those on ImageNet-1k: random crops on the host, a ResNet-50, and the paper's linear probe at the end."""
+    """The options of experiments on ImageNet-1k: host crops, a ResNet-50, the paper's linear probe at the end."""
 
     data: str = "tfds:imagenet2012"
     test_split: str = "validation"
@@ -61,10 +61,10 @@ class ImageNetConfig(ResNetConfig):
     size: int = 224
     """Side of the views in pixels."""
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
-    """Blocks of each stage of the ResNet: ResNet-50's."""
+    """Number of blocks in each stage of the ResNet; the default is ResNet-50."""
     bfloat16: bool = True
     probe_epochs: int = 100
-    """Epochs of the linear probe at the end."""
+    """Number of epochs of the linear probe at the end."""
     probe_batch_size: int = 256
     """Batch size of the linear probe."""
 
@@ -82,11 +82,11 @@ KNN = Knn()
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """How a recipe's representation is judged, and what its encoder is written as.
+    """How a recipe's representation is evaluated, and in what format its encoder is exported.
 
     Attributes:
-        mean: of each channel in [0, 1], for evaluation; the views have their own.
-        std: of each channel, likewise.
+        mean: mean of each channel in [0, 1], for evaluation; the views have their own.
+        std: standard deviation of each channel, likewise.
         train: split to learn from.
         test: split to evaluate on.
         resize: length of the shorter side before the central crop at evaluation, where views are cropped on the host;
@@ -97,7 +97,7 @@ class Pictures:
             and the untrained encoder beside it; or the numbers of a paper's linear probe.
         backbone: name of the features that probes, neighbours and the map of the report read.
         embedding: name of the features whose spread is logged.
-        writer: what writes the encoder at the end: "torchvision" for a ResNet of `models.resnet`; None: nothing does.
+        writer: format of the exported encoder: "torchvision" for a ResNet of `models.resnet`; None: not exported.
     """
 
     mean: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""The encoder that a run on pictures leaves behind, for other libraries."""
+"""Export the encoder of a run on pictures, for other libraries."""
 
 import tempfile
 from pathlib import Path
@@ -11,12 +11,12 @@ WRITERS = {"torchvision": torchvision.save_safetensors}
 
 
 def export(writer: str | None, learner: Learner, directory: str) -> str:
-    """Write the encoder to `directory/backbone.safetensors`, unless it is there.
+    """Write the encoder to `directory/backbone.safetensors`, unless it exists.
 
     Args:
         writer: one of `WRITERS`; None: nothing is written.
         learner: the trained model.
-        directory: of the run.
+        directory: directory of the run.
 
     Returns:
         What was written, or why nothing was, in one sentence.

@@ -1,7 +1,7 @@
 """Pictures decoded, resized and cropped once, and kept as pixels in a file that is mapped into memory.
 
 A split is a directory: `images`, uint8 [N, side, side, C] end to end; `sums.npy`, a checksum (CRC-32) of each picture;
-`labels.npy`; and `manifest.json`, which says what is there. A picture costs side * side * C bytes, 196,608 at 256 in
+`labels.npy`; and `manifest.json`, which describes them. A picture costs side * side * C bytes, 196,608 at 256 in
 colour (252 GB for ImageNet), several times its JPEG, and is read without being decoded. Processes share the mapped
 pages, so workers hold no copies.
 """
@@ -35,17 +35,17 @@ def pack(
     """Write a source's pictures, each through `transform`, to `out`/`split`, which appears when it is complete.
 
     Args:
-        source: a `sources.Source`; pictures that it skips are left out.
+        source: a `sources.Source`; pictures that it skips are not packed.
         transform: `(record, rng) -> record`, such as `pictures.resize_center(256, 256)`: one size for all.
         out: the directory of the splits.
         split: what this one is called.
-        progress: told (pictures done, pictures).
+        progress: called with (pictures done, number of pictures).
 
     Returns:
         The manifest.
 
     Raises:
-        BadInputError: the split is there already, or a picture cannot be read.
+        BadInputError: the split exists already, or a picture cannot be read.
     """
     target, partial = Path(out) / split, Path(out) / f"{split}.partial"
     if target.exists():
@@ -68,7 +68,9 @@ def pack(
             labels.append(record.get("label", -1))
         _flush(file)
     if not sums:
-        raise BadInputError(f"{source.name}: not one of the {len(source)} pictures can be read.")
+        raise BadInputError(
+            f"{source.name}: none of the {len(source)} pictures can be read; give a set of readable pictures."
+        )
     arrays: dict[str, np.ndarray] = {SUMS: np.array(sums, np.uint32)}
     if source.class_names is not None:
         arrays[LABELS] = np.array(labels, np.int32)
@@ -136,7 +138,7 @@ def open_packed(path: str, split: str) -> Reader:
 
 def _records(source: Any, transform: Callable) -> Iterator[dict[str, Any]]:
     """In order, read by threads a little ahead."""
-    rng = np.random.default_rng(0)  # transforms that draw from it have no place here
+    rng = np.random.default_rng(0)  # transforms must not draw from it
 
     def read(index: int) -> dict[str, Any]:
         return transform(source[index], rng)
@@ -179,7 +181,7 @@ def _save(path: Path, array: np.ndarray) -> str:
 
 def _load(path: Path, wanted: str) -> np.ndarray:
     if path.name not in (SUMS, LABELS):
-        raise ValueError(f"{path.name} has no place there")
+        raise ValueError(f"{path.name} is not expected there")
     stored = path.read_bytes()
     if hashlib.sha256(stored).hexdigest() != wanted:
         raise ValueError(f"{path.name} is not what was written")

@@ -18,11 +18,11 @@ from ssljax.vision.views import Views
 SHOWN = 8
 
 
-def page(judged: Pictures, learner: Learner, data: Data, views: Views) -> dict[str, Any]:
+def page(evaluation: Pictures, learner: Learner, data: Data, views: Views) -> dict[str, Any]:
     """What `train.report.page.Report` shows of a representation.
 
     Args:
-        judged: how it is evaluated.
+        evaluation: how it is evaluated.
         learner: the trained model.
         data: the two splits.
         views: that it was trained on.
@@ -33,8 +33,8 @@ def page(judged: Pictures, learner: Learner, data: Data, views: Views) -> dict[s
     test = data.tested()
     some = scores.evenly(len(test["image"]))
     images, labels = test["image"][some], test["label"][some]
-    found = scores.extract(judged, learner, images, judged.backbone, judged.embedding)
-    backbone = found[judged.backbone]
+    found = scores.extract(evaluation, learner, images, evaluation.backbone, evaluation.embedding)
+    backbone = found[evaluation.backbone]
     asked = np.linspace(0, len(images) - 1, SHOWN).astype(int)
     unit = backbone / np.maximum(np.linalg.norm(backbone, axis=1, keepdims=True), 1e-12)
     similarity = unit[asked] @ unit.T
@@ -44,7 +44,7 @@ def page(judged: Pictures, learner: Learner, data: Data, views: Views) -> dict[s
         "samples": sample_views(data.train, views),
         "neighbours": (images[asked], images[nearest], labels[asked], labels[nearest]),
         "embeddings": (backbone, labels),
-        "embedding_dim": found[judged.embedding].shape[1],
+        "embedding_dim": found[evaluation.embedding].shape[1],
         "class_names": data.train.class_names,
     }
 

@@ -1,6 +1,6 @@
 """Decoding pictures, and crops on the host: transforms `(record, rng) -> record` for pictures of any size.
 
-Randomness comes from the NumPy generator handed in, so that a record's crops depend on that generator alone.
+Randomness comes from the NumPy generator passed in, so that a record's crops depend on that generator alone.
 """
 
 import functools
@@ -25,7 +25,7 @@ class Crop(NamedTuple):
         size: side of the result in pixels.
         scale: lowest and highest share of the picture's area.
         ratio: lowest and highest width / height.
-        interpolation: of the resizing, which is antialiased.
+        interpolation: filter of the resizing, which is antialiased.
     """
 
     size: int
@@ -79,7 +79,7 @@ def resize_center(size: int, resize: int, interpolation: Interpolation = "biline
     Args:
         size: side of the result in pixels, at most `resize`.
         resize: length of the shorter side before cropping, in pixels.
-        interpolation: of the resizing.
+        interpolation: filter of the resizing.
 
     Returns:
         A transform that makes `record["image"]` uint8[size, size, C].

@@ -15,8 +15,8 @@ class Reader(NamedTuple):
         read: index -> (encoded file or uint8[H, W, C], label or None).
         picture_name: index -> what messages call the picture.
         class_names: a name for each label, or None if unlabelled.
-        identity: bytes that tell this set from others, pictures apart.
-        channels: of the decoded pictures.
+        identity: bytes that distinguish this set from others, pictures apart.
+        channels: number of channels of the decoded pictures.
     """
 
     name: str

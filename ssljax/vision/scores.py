@@ -1,4 +1,4 @@
-"""How good a representation of pictures is: kNN while it trains, the final table."""
+"""Evaluation of a representation of pictures: kNN during training, the final table."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from ssljax.vision import views
 from ssljax.vision.config import Knn, PictureConfig, Pictures
 from ssljax.vision.sources import Source
 
-POINTS = 2000  # test pictures that the diagnostics and the report's map look at
+POINTS = 2000  # test pictures that the diagnostics and the report's map use
 
 
 class Data(NamedTuple):
@@ -60,20 +60,20 @@ def features_fn(method: Method, mean: tuple[float, ...], std: tuple[float, ...])
     return apply
 
 
-def extract(judged: Pictures, learner: Learner, images: np.ndarray, *names: str) -> dict[str, np.ndarray]:
+def extract(evaluation: Pictures, learner: Learner, images: np.ndarray, *names: str) -> dict[str, np.ndarray]:
     """The features `names` of some pictures."""
-    apply = features_fn(learner.method, judged.mean, judged.std)
+    apply = features_fn(learner.method, evaluation.mean, evaluation.std)
     return features.extract(apply, (learner.params, learner.aux), images, names=tuple(dict.fromkeys(names)))
 
 
-def monitor(judged: Pictures, learner: Learner, data: Data) -> dict[str, float]:
+def monitor(evaluation: Pictures, learner: Learner, data: Data) -> dict[str, float]:
     """KNN accuracy of the test pictures among the bank's, and the spread of the embeddings of some of them."""
-    bank, test, on = data.bank(), data.tested(), judged.knn.on
-    seen = extract(judged, learner, bank["image"], on)
-    asked = extract(judged, learner, test["image"], on, judged.embedding)
-    sample = jax.numpy.asarray(asked[judged.embedding][evenly(len(test["image"]))])
+    bank, test, on = data.bank(), data.tested(), evaluation.knn.on
+    seen = extract(evaluation, learner, bank["image"], on)
+    asked = extract(evaluation, learner, test["image"], on, evaluation.embedding)
+    sample = jax.numpy.asarray(asked[evaluation.embedding][evenly(len(test["image"]))])
     return {
-        "knn": _knn(judged.knn, seen[on], bank["label"], asked[on], test["label"], data.train.num_classes),
+        "knn": _knn(evaluation.knn, seen[on], bank["label"], asked[on], test["label"], data.train.num_classes),
         "rankme": float(diagnostics.rankme(sample)),
         "uniformity": float(diagnostics.uniformity(sample)),
     }
@@ -87,33 +87,35 @@ def _knn(setting: Knn, train, train_labels, test, test_labels, num_classes) -> f
 
 
 def evaluations(
-    judged: Pictures, config: PictureConfig, rows: dict[str, Learner], data: Data, trained_on: views.Views
+    evaluation: Pictures, config: PictureConfig, rows: dict[str, Learner], data: Data, trained_on: views.Views
 ) -> dict[str, Callable[[], Results]]:
     """The final table by parts: the paper's linear probe of the last of `rows`, or three quick figures for each.
 
     Args:
-        judged: what is evaluated, and how.
+        evaluation: what is evaluated, and how.
         config: the run's options.
         rows: the models, the trained one last.
         data: the two splits.
         trained_on: the views that it was trained on.
     """
-    if judged.probe is not None:
+    if evaluation.probe is not None:
         *_, (label, learner) = rows.items()
-        return {"linear probe": lambda: {label: {"linear": _paper_probe(judged, config, learner, data, trained_on)}}}
+        return {
+            "linear probe": lambda: {label: {"linear": _paper_probe(evaluation, config, learner, data, trained_on)}}
+        }
     train = functools.cache(lambda: loader.load_all(data.train, transform=data.centre))
 
     def row(label: str, learner: Learner) -> Results:
-        names = (judged.backbone, judged.knn.on)
+        names = (evaluation.backbone, evaluation.knn.on)
         with features.unchanged((learner.params, learner.aux)):
-            seen = extract(judged, learner, train()["image"], *names)
-            asked = extract(judged, learner, data.tested()["image"], *names)
-        return {label: _quick_row(judged, data, seen, train()["label"], asked)}
+            seen = extract(evaluation, learner, train()["image"], *names)
+            asked = extract(evaluation, learner, data.tested()["image"], *names)
+        return {label: _quick_row(evaluation, data, seen, train()["label"], asked)}
 
     def pixels() -> Results:
         seen, asked = (_flat(images["image"]) for images in (train(), data.tested()))
-        both = [dict.fromkeys((judged.backbone, judged.knn.on), values) for values in (seen, asked)]
-        return {"pixels": _quick_row(judged, data, both[0], train()["label"], both[1])}
+        both = [dict.fromkeys((evaluation.backbone, evaluation.knn.on), values) for values in (seen, asked)]
+        return {"pixels": _quick_row(evaluation, data, both[0], train()["label"], both[1])}
 
     return {"pixels": pixels} | {label: functools.partial(row, label, learner) for label, learner in rows.items()}
 
@@ -122,29 +124,29 @@ def _flat(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
-def _quick_row(judged: Pictures, data: Data, train: dict, train_labels: np.ndarray, test: dict) -> dict[str, float]:
+def _quick_row(evaluation: Pictures, data: Data, train: dict, train_labels: np.ndarray, test: dict) -> dict[str, float]:
     num_classes, test_labels = data.train.num_classes, data.tested()["label"]
     assert num_classes is not None
-    probed = (train[judged.backbone], train_labels, test[judged.backbone], test_labels)
+    probed = (train[evaluation.backbone], train_labels, test[evaluation.backbone], test_labels)
     few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=10, draws=5)
-    on = judged.knn.on
+    on = evaluation.knn.on
     return {
-        "knn": _knn(judged.knn, train[on], train_labels, test[on], test_labels, num_classes),
+        "knn": _knn(evaluation.knn, train[on], train_labels, test[on], test_labels, num_classes),
         "linear": linear.quick_probe(*probed, num_classes=num_classes),
         "linear_10_per_class": few,
     }
 
 
 def _paper_probe(
-    judged: Pictures, config: PictureConfig, learner: Learner, data: Data, trained_on: views.Views
+    evaluation: Pictures, config: PictureConfig, learner: Learner, data: Data, trained_on: views.Views
 ) -> float:
-    probe, train, test = judged.probe, data.train, data.tested()
+    probe, train, test = evaluation.probe, data.train, data.tested()
     assert probe is not None
     assert train.num_classes is not None
     size, steps = probe.batch_size, len(train) // probe.batch_size
-    view = views.View(size=trained_on.sizes[0], scale=(0.08, 1.0), mean=judged.mean, std=judged.std)
+    view = views.View(size=trained_on.sizes[0], scale=(0.08, 1.0), mean=evaluation.mean, std=evaluation.std)
     crops = views.Views((view,), on_host=True)
-    backbone = judged.backbone
+    backbone = evaluation.backbone
 
     def of_view(variables, view):
         params, aux = variables
@@ -174,7 +176,7 @@ def _paper_probe(
         train_batches,
         test_batches,
         train_view=lambda key, **inputs: crops(key, **inputs)["view_1"],
-        test_view=lambda image: views.normalize(image, judged.mean, judged.std),
+        test_view=lambda image: views.normalize(image, evaluation.mean, evaluation.std),
         num_classes=train.num_classes,
         config=probe,
         seed=config.seed,

@@ -26,9 +26,9 @@ SAMPLED = 8
 class Source:
     """A random-access data source, as grain's are: `len(source)` and `source[i]`.
 
-    `source[i]` is `{"image": uint8[H, W, C], "label": int}`, without "label" where there are none. With
+    `source[i]` is `{"image": uint8[H, W, C], "label": int}`, without "label" if unlabelled. With
     `skip_bad` an unreadable picture gives the next readable one's record, whose "skipped" says what was
-    passed over and why. Pickling stores how it was opened, so that each worker opens it for itself.
+    skipped and why. Pickling stores how it was opened, so that each worker opens it for itself.
 
     Attributes:
         name: what messages call it.
@@ -68,9 +68,11 @@ class Source:
             except (BadInputError, OSError) as error:
                 name = self._reader.picture_name(position)
                 if not self._skip_bad:
-                    raise BadInputError(f"{name}: {error}; mend it or skip bad pictures.") from error
+                    raise BadInputError(f"{name}: {error}; fix it or pass --skip-bad.") from error
                 skipped[name] = self.bad[name] = str(error)
-        raise BadInputError(f"{self.name}: not one of the {len(self)} pictures can be read.")
+        raise BadInputError(
+            f"{self.name}: none of the {len(self)} pictures can be read; give a set of readable pictures."
+        )
 
     def _record(self, position: int) -> dict[str, Any]:
         picture, label = self._reader.read(position)
@@ -104,19 +106,19 @@ def open_source(
             exists, else in PATH: a folder for each class (classes are the sorted names) or loose files;
             `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], or `{split}_jpeg`,
             uint8, encoded pictures end to end, read as RGB, picture i from `{split}_offsets[i]` to `[i + 1]`;
-            and, where there are such, `{split}_labels`, int [N], and `class_names`;
+            and optionally `{split}_labels`, int [N], and `class_names`;
             `packed:DIR`, made by `python -m experiments.pack_images`, pictures of one size;
             `embedded:fashion_mnist`, 12,000 training and 2,000 test pictures that come with ssljax.
         split: "train", "test" or whatever the set calls it; tfds takes slices such as "train[:10%]".
-        skip_bad: pass over unreadable pictures and count them in `source.bad` instead of stopping.
-        data_dir: where tfds sets lie; None is tfds' own default.
+        skip_bad: skip unreadable pictures and count them in `source.bad` instead of stopping.
+        data_dir: directory of tfds sets; None: tfds' own default.
         min_side: pixels; larger JPEGs are decoded at a fraction of their size (see `pictures.decode`).
 
     Returns:
         The source.
 
     Raises:
-        BadInputError: there is no such kind, set, file or split, or what is there cannot be used.
+        BadInputError: the kind, set, file or split does not exist, or cannot be used.
 
     >>> source = open_source("embedded:fashion_mnist", "test")
     >>> len(source), source.num_classes, source[0]["image"].shape
@@ -125,7 +127,7 @@ def open_source(
     kind, _, where = spec.partition(":")
     if kind not in OPENERS or not where:
         kinds = "tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist"
-        raise BadInputError(f"data={spec!r} is not a kind of data that ssljax reads; give {kinds}.")
+        raise BadInputError(f"data={spec!r} is not a kind of data; use {kinds}.")
     reader = OPENERS[kind](where, split, data_dir) if kind == "tfds" else OPENERS[kind](where, split)
     options = {"skip_bad": skip_bad, "data_dir": data_dir, "min_side": min_side}
     return Source(reader, functools.partial(open_source, spec, split, **options), skip_bad, min_side)

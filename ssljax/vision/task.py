@@ -29,7 +29,7 @@ def pretraining(
     *,
     label: str,
     views: Views,
-    judged: Pictures,
+    evaluation: Pictures,
 ) -> Experiment:
     """Pre-training on pictures as an experiment, named as the module that defines the config.
 
@@ -38,8 +38,8 @@ def pretraining(
         method: `pace -> method`.
         optimizer: `pace -> optimizer`.
         label: what the trained model is called in the results table.
-        views: of each picture.
-        judged: how the representation is evaluated.
+        views: views of each picture.
+        evaluation: how the representation is evaluated.
     """
     return Experiment(
         name=results.module_of(config),
@@ -49,17 +49,17 @@ def pretraining(
         optimizer=optimizer,
         batch_size=config.batch_size,
         epochs=config.epochs,
-        task=lambda: open_task(config, judged, views),
+        task=lambda: open_task(config, evaluation, views),
     )
 
 
-def open_task(config: PictureConfig, judged: Pictures, views: Views) -> Task:
+def open_task(config: PictureConfig, evaluation: Pictures, views: Views) -> Task:
     """Open the two splits and bind what the run needs of them.
 
     Raises:
         BadInputError: the data set, a split or its labels are missing, or it is smaller than a batch.
     """
-    data = _open(config, judged, views)
+    data = _open(config, evaluation, views)
     train, size = data.train, config.batch_size
     shapes = _batch_shapes(train, views, size)
 
@@ -78,7 +78,7 @@ def open_task(config: PictureConfig, judged: Pictures, views: Views) -> Task:
         )
 
     def monitor(learner: Learner) -> dict[str, float]:
-        figures = scores.monitor(judged, learner, data)
+        figures = scores.monitor(evaluation, learner, data)
         return figures | ({"skipped_pictures": len(train.bad | data.test.bad)} if config.skip_bad else {})
 
     return Task(
@@ -89,29 +89,29 @@ def open_task(config: PictureConfig, judged: Pictures, views: Views) -> Task:
         fingerprint=train.fingerprint,
         batch_shapes=(shapes,),
         inputs=_input_shape(train, views, size),
-        features=(judged.backbone, judged.embedding, judged.knn.on),
+        features=(evaluation.backbone, evaluation.embedding, evaluation.knn.on),
         monitor=monitor,
-        evaluations=lambda rows: scores.evaluations(judged, config, rows, data, views),
-        page=lambda learner, log: page.page(judged, learner, data, views),
-        export=functools.partial(export.export, judged.writer),
+        evaluations=lambda rows: scores.evaluations(evaluation, config, rows, data, views),
+        page=lambda learner, log: page.page(evaluation, learner, data, views),
+        export=functools.partial(export.export, evaluation.writer),
         headline=("loss", "pretext_top1", "knn"),
     )
 
 
-def _open(config: PictureConfig, judged: Pictures, views: Views) -> Data:
+def _open(config: PictureConfig, evaluation: Pictures, views: Views) -> Data:
     side = max(views.sizes) if views.on_host else None
     options = {"skip_bad": config.skip_bad, "data_dir": config.data_dir, "min_side": side}
-    train = sources.open_source(config.data, judged.train, **options)
-    test = sources.open_source(config.data, judged.test, **options)
+    train = sources.open_source(config.data, evaluation.train, **options)
+    test = sources.open_source(config.data, evaluation.test, **options)
     check_enough(train, config.batch_size)
     for source in (train, test):
         require_labels(source)
-    centre = pictures.resize_center(views.sizes[0], judged.resize) if views.on_host else None
+    centre = pictures.resize_center(views.sizes[0], evaluation.resize) if views.on_host else None
     return Data(
         train=train,
         test=test,
         centre=centre,
-        bank=functools.cache(lambda: loader.load_all(train, transform=centre, limit=judged.bank)),
+        bank=functools.cache(lambda: loader.load_all(train, transform=centre, limit=evaluation.bank)),
         tested=functools.cache(lambda: loader.load_all(test, transform=centre)),
     )
 

@@ -15,7 +15,7 @@ def open_tfds(name: str, split: str, data_dir: str | None) -> Reader:
     features: Any = dict(builder.info.features.items())
     if not isinstance(features.get("image"), tfds.features.Image):
         held = ", ".join(features)
-        raise BadInputError(f"tfds:{name} has no pictures named 'image' but {held}; take another set.")
+        raise BadInputError(f"tfds:{name} has no feature 'image' but {held}; use another set.")
     try:
         records = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
     except NotImplementedError as error:

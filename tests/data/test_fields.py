@@ -1,5 +1,7 @@
 """Records of any kind: which fields a batch has, and what the sources of every field of study are asked."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ RECORDS = [
     {"tokens": np.arange(n, n + 5), "length": n % 5 + 1, "weight": np.float32(n) / 4 + np.zeros(2), "label": -n}
     for n in range(11)
 ]
-RUN = {"batch_size": 4, "seed": 3, "num_steps": 5}
+RUN: dict[str, Any] = {"batch_size": 4, "seed": 3, "num_steps": 5}
 
 
 @pytest.mark.parametrize("resident_bytes", [1 << 20, 0], ids=["resident", "streamed"])
@@ -58,7 +60,7 @@ def test_a_transform_may_name_its_fields():
 
 def test_fields_that_there_are_not_are_named():
     for resident_bytes in (1 << 20, 0):
-        with pytest.raises(BadInputError, match="list has no field 'image'; ask for some of: tokens, length, weight"):
+        with pytest.raises(BadInputError, match="list has no field 'image'; use some of: tokens, length, weight"):
             list(batches(RECORDS, **RUN, fields=("image",), resident_bytes=resident_bytes))
     with pytest.raises(BadInputError, match="no field 'image'"):
         load_all(RECORDS, fields=("image",))

@@ -137,7 +137,7 @@ def test_the_file_keeps_other_entries_and_becomes_the_readmes_table(tmp_path):
     assert len(lines) == 4
     assert lines[2] == lines[3]
     assert lines[2] == (
-        "| Toy \\| step | 8 images/s | peer: 3.2 | 2.50 (2.00 to 3.00) | >= 1 | 2026-11-24, 1 x toy, abc |"
+        "| Toy \\| step | 8 images/s | peer: 3.2 | 2.50 (2.00 to 3.00) | met: >= 1 | 2026-11-24, 1 x toy, abc |"
     )
     assert "ratio 2.50 (2.00 to 3.00)" in table.as_text("one", table.read(path)["one"])
 
@@ -169,7 +169,8 @@ def test_the_command_measures_writes_and_names_what_is_missing(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"names": ("other",)}, "other: there is no such benchmark"), ({"rounds": 0}, "rounds=0")]
+    ("change", "said"),
+    [({"names": ("other",)}, "other: there is no such benchmark; use one of"), ({"rounds": 0}, "rounds=0")],
 )
 def test_wrong_options_are_refused_in_a_sentence(change, said):
     with pytest.raises(BadInputError, match=said):

@@ -115,7 +115,7 @@ def test_the_table(tmp_path):
     path.write_text(json.dumps({"fuzz": entry("many files", "a | b"), "kills": entry("two", "lost", passed=False)}))
     assert faults.as_markdown(path).splitlines() == [
         *head,
-        "| kills | two | lost | 2026-01-02, 1 x CPU, abc |",
+        "| kills | two | failed: lost | 2026-01-02, 1 x CPU, abc |",
         "| fuzz | many files | a \\| b | 2026-01-02, 1 x CPU, abc |",
     ]
     assert faults.as_text(path).splitlines()[0] == "kills: FAILED"

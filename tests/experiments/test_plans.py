@@ -109,8 +109,8 @@ def test_the_table(out):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"only": ("bert",)}, "no recipe 'bert' here"),
-        ({"chips": ("v5e", "v7")}, "no chip 'v7' here; there are v4, v5e"),
+        ({"only": ("bert",)}, "unknown recipe 'bert'"),
+        ({"chips": ("v5e", "v7")}, "unknown chip 'v7'; use one of v4, v5e"),
     ],
 )
 def test_unknown_names_are_refused(options, words, out):

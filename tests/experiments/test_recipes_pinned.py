@@ -56,6 +56,7 @@ RECIPES = {
             "batch_norm_groups": 4,
             "projector": (256, 64),
             "learning_rate": 0.15,
+            "sgd_momentum": 0.9,
             "weight_decay": 5e-4,
             "queue_size": 4096,
             "momentum": 0.99,

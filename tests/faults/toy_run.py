@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from ssljax.train.hosts import exits, interruption, lock, processes
+from ssljax.train.hosts import exits, interruption, joining, lock, processes
 from ssljax.train.hosts import heartbeat as heartbeats
 from ssljax.types import BadInputError
 
@@ -113,9 +113,7 @@ def main(mode, workdir):
         processes.this_machine = lambda: os.environ["TOY_MACHINE"]
     with interruption.watch(GRACE):
         if "JAX_COORDINATOR_ADDRESS" in os.environ:
-            from ssljax import sharding
-
-            sharding.start_hosts()
+            joining.start_hosts()
         with interruption.watch() as stop, heartbeats.watch(workdir, STALL) as heartbeat:
             if mode == "lock of a bucket":
                 lock.is_local, lock.SETTLE, lock.REFRESH = (lambda directory: False), 0.0, 0.1

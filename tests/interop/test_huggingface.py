@@ -129,7 +129,7 @@ def test_what_differs_is_named_with_both_shapes():
             huggingface_names.from_huggingface(state, shape)
 
     refused({n: v for n, v in state.items() if n != name}, r"layer\.1\.intermediate\.dense\.weight is missing.*40, 24")
-    refused(state | {name: np.ones((40, 20))}, r"intermediate\.dense\.weight has shape \(40, 20\).*wants \(40, 24\)")
+    refused(state | {name: np.ones((40, 20))}, r"intermediate\.dense\.weight has shape \(40, 20\).*needs \(40, 24\)")
     refused(state | {"bert.encoder.layer.2.output.dense.bias": np.ones(24)}, r"layer\.2\..*\(24,\) is unexpected")
     refused(state | {"cls.predictions.decoder.weight": np.ones((61, 24))}, r"decoder\.weight differs")
     refused({n: v for n, v in state.items() if n != "cls.predictions.bias"}, r"cls\.predictions\.bias is missing")
@@ -146,7 +146,7 @@ def test_parameters_that_do_not_fit_the_shape_are_refused(tmp_path):
 
     refused(r"layer\.2\.\S+ is missing", layers=3)
     refused(r"layer\.1\.\S+ is unexpected", layers=1)
-    refused(r"position_embeddings\.weight has shape \(16, 24\), the shape wants \(20, 24\)", positions=20)
+    refused(r"position_embeddings\.weight has shape \(16, 24\), the shape needs \(20, 24\)", positions=20)
     refused(r"11 words.*vocab_size=10", vocab_size=10)
     assert list(tmp_path.iterdir()) == []
 

@@ -140,5 +140,5 @@ def test_what_differs_is_named_with_both_shapes(weights):
         torchvision.from_torchvision(without, like=weights)
     with pytest.raises(BadInputError, match=r"layer3\.0\.bn1\.bias with shape \(5,\) is unexpected"):
         torchvision.from_torchvision(state | {"layer3.0.bn1.bias": np.ones(5)}, like=weights)
-    with pytest.raises(BadInputError, match=r"conv1\.weight has shape \(4, 3, 3, 3\).*wants \(4, 3, 7, 7\)"):
+    with pytest.raises(BadInputError, match=r"conv1\.weight has shape \(4, 3, 3, 3\).*needs \(4, 3, 7, 7\)"):
         torchvision.from_torchvision(state | {"conv1.weight": np.ones((4, 3, 3, 3))}, like=weights)

@@ -226,13 +226,13 @@ def test_shapes_and_names_that_do_not_fit_are_refused():
     with pytest.raises(BadInputError, match="similarity='dot'"):
         losses.info_nce(z, z, z, temperature=1.0, similarity="dot")
     for positive, negatives in [(short, z), (narrow, z), (z, narrow), (z, z[0])]:
-        with pytest.raises(BadInputError, match=r"\(4, 3\)|ask for \[K, 3\]"):
+        with pytest.raises(BadInputError, match=r"\(4, 3\)|give \[K, 3\]"):
             losses.info_nce(z, positive, negatives, temperature=1.0)
     for other, candidates in [(short, None), (z, (z, short)), (z, (short, short)), (z, (narrow, narrow))]:
         with pytest.raises(BadInputError, match=r"\(4, 3\)"):
             losses.nt_xent(z, other, temperature=1.0, candidates=candidates)
     for keys in (short, narrow, z[0]):
-        with pytest.raises(BadInputError, match=r"query \(4, 3\) asks for keys"):
+        with pytest.raises(BadInputError, match=r"as wide as query \(4, 3\)"):
             losses.in_batch_info_nce(z, keys, temperature=1.0)
     with pytest.raises(BadInputError, match="h_j"):
         losses.binary_contrastive(z, short, jnp.ones(4))

@@ -1,4 +1,4 @@
-"""Convolutions in matmuls: what a CPU does is what XLA's own convolution does."""
+"""Convolutions as matmuls on CPUs give the values and the gradients of XLA's own."""
 
 import functools
 
@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_xlas_convolution(shape, way):
     assert_close(with_gradients(convolution.convolve, stride)(*arrays), with_gradients(plain, stride)(*arrays))
 
 
-@pytest.mark.parametrize("way", convolution.WAYS)
+@pytest.mark.parametrize("way", convolution.MODULES)
 def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh, way):
     x, kernel, cotangent = map(jnp.asarray, drawn((16, 8, 8, 24, 24), way))
     theirs = [np.asarray(each) for each in with_gradients(plain, way[1])(x, kernel, cotangent)]
@@ -66,7 +66,7 @@ def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh, way):
     assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("way", convolution.WAYS)
+@pytest.mark.parametrize("way", convolution.MODULES)
 def test_it_can_be_mapped_and_a_gradient_taken_of_each_image(way):
     x, kernel, cotangent = drawn((3, 6, 6, 24, 24), way)
 

@@ -55,7 +55,7 @@ def test_the_recipes_options_follow_two_dashes(canned):
         (("bert_large",), "give CHIP-NUMBER such as v5e-16"),
         (("bert_large", "--topology", "v7-8"), "the chips are v4, v5e, v5p, v6e"),
         (("bert_large", "--topology", "v5e-12"), "there are v5e-1, v5e-4, v5e-8"),
-        (("bert_larger", "--topology", "v5e-16"), "there is no recipe experiments/bert_larger.py"),
+        (("bert_larger", "--topology", "v5e-16"), "unknown recipe experiments/bert_larger.py"),
         (("bert_large", "--topology", "v5e-16", "--json", "no/such/folder/plan.json"), "the folder does not exist"),
         (("demo", "--topology", "v5e-4", "--", "--temperature", "0"), "temperature=0"),
     ],

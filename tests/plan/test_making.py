@@ -112,7 +112,7 @@ def test_no_advice_where_none_is_wanted():
 
 def test_refusals_of_the_compiling_process_come_through():
     def refuse(request):
-        raise BadInputError("batch_size=256 does not divide over 512 chips; take a multiple.")
+        raise BadInputError("batch_size=256 does not divide over 512 chips; use a multiple.")
 
-    with pytest.raises(BadInputError, match="take a multiple"):
+    with pytest.raises(BadInputError, match="use a multiple"):
         answers.plan(ask=refuse)

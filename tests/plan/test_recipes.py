@@ -49,11 +49,11 @@ def test_overrides_stand_over_options():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("moco_v9", (), "there is no recipe experiments/moco_v9.py; there are .*moco_v2_imagenet"),
-        ("", (), "there is no recipe"),
-        ("bench", (), "there is no recipe experiments/bench.py"),
-        ("glue", (), "there is no recipe experiments/glue.py"),
-        ("../demo", (), "there is no recipe"),
+        ("moco_v9", (), "unknown recipe experiments/moco_v9.py; use one of .*moco_v2_imagenet"),
+        ("", (), "unknown recipe"),
+        ("bench", (), "unknown recipe experiments/bench.py"),
+        ("glue", (), "unknown recipe experiments/glue.py"),
+        ("../demo", (), "unknown recipe"),
         ("moco_v2_imagenet", ("--data", "folder:pictures"), "give --examples"),
         ("demo", ("--data", "tfds:imagenet2012"), "the pictures' size is not known"),
         ("ten_images", (), "a plan can be made for|not known"),

@@ -57,7 +57,7 @@ def build(config):
         lambda pace: optim.sgd(pace.cosine(config.learning_rate)),
         label="agreeing",
         views=Views(tuple(View(size=size) for size in SIZES), on_host=True),
-        judged=Pictures((0.5,) * 3, (0.25,) * 3),
+        evaluation=Pictures((0.5,) * 3, (0.25,) * 3),
     )
 
 

@@ -142,7 +142,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, m
     ("options", "words"),
     [
         ({"data": ""}, "bert_prepare"),
-        ({"data": "nowhere"}, "nowhere is no prepared corpus"),
+        ({"data": "nowhere"}, "nowhere is not a prepared corpus"),
         ({"lengths": (32,)}, r"lengths=\(32,\)"),
         ({"batch_sizes": (8, 3)}, "batch_size=3"),
         ({"heads": 3}, "heads=3"),

@@ -68,7 +68,7 @@ def test_a_directory_that_is_not_whole(directory):
     (directory / "manifest.json").write_text("{")
     refused(directory, r"manifest\.json cannot be read")
     (directory / "manifest.json").unlink()
-    refused(directory, r"no prepared corpus .it has no manifest\.json.")
+    refused(directory, r"not a prepared corpus .it has no manifest\.json.")
 
 
 @pytest.mark.parametrize("name", ["sentences.bin", "documents.bin"])

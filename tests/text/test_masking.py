@@ -236,5 +236,5 @@ def test_a_length_without_an_entry_and_a_batch_that_does_not_divide_are_refused(
     with pytest.raises(BadInputError, match="length 32"):
         run(a_masking(max_predictions=((128, 20),)), a_batch())
     batch = jax.tree.map(jnp.asarray, a_batch(size=6))
-    with sharding.use_mesh(sharding.make_mesh(4)), pytest.raises(BadInputError, match="6 examples"):
+    with sharding.use_mesh(sharding.make_mesh(4)), pytest.raises(BadInputError, match="batch_size=6 does not divide"):
         a_masking()(jax.random.key(0), **batch)

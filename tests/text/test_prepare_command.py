@@ -38,14 +38,14 @@ def test_input_that_holds_no_corpus(tmp_path):
     refused(tmp_path, [written(tmp_path, "")], "no text, only empty lines")
     refused(tmp_path, [written(tmp_path, "\n \n\0\n")], "no text, only empty lines")
     refused(tmp_path, [one], "one document")
-    refused(tmp_path, [tmp_path / "missing.txt"], r"missing\.txt is no file")
+    refused(tmp_path, [tmp_path / "missing.txt"], r"missing\.txt is not a file")
     refused(tmp_path, [], "no input files")
     raw = lzma.compress(text_of(100).encode())
     refused(tmp_path, [written(tmp_path, raw[: len(raw) // 2], "short.xz")], r"short\.xz is damaged or cut short")
     refused(tmp_path, [written(tmp_path, b"no archive", "text.gz")], r"text\.gz is damaged or cut short")
     (tmp_path / "taken").mkdir()
     written(tmp_path / "taken", "x")
-    refused(tmp_path, [one], "taken is already there", out=tmp_path / "taken")
+    refused(tmp_path, [one], "taken exists already", out=tmp_path / "taken")
 
 
 def command_line(monkeypatch, *arguments):

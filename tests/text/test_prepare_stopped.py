@@ -37,7 +37,7 @@ def test_a_stopped_run_is_taken_up(after, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         prepare([path], VOCABULARY, out, block_bytes=500, progress=stopped_after(after, interrupt))
     assert not out.exists()
-    with pytest.raises(BadInputError, match="no prepared corpus"):
+    with pytest.raises(BadInputError, match="not a prepared corpus"):
         open_corpus(out)
     done = []
     original = module._tokenize_block
@@ -70,7 +70,7 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(when, tmp_path):
     assert ran.returncode == -9
     assert not out.exists()
     assert len(list((tmp_path / "out.partial").glob("*.npz"))) >= 4
-    with pytest.raises(BadInputError, match="no prepared corpus"):
+    with pytest.raises(BadInputError, match="not a prepared corpus"):
         open_corpus(tmp_path / "out.partial")
     manifest = prepare([path], VOCABULARY, out, block_bytes=500)
     assert manifest["files"] == prepare([path], VOCABULARY, tmp_path / "whole")["files"]

@@ -95,7 +95,7 @@ def test_bad_files_are_one_sentence(name, content, words, tmp_path):
 def test_what_is_not_there(tmp_path):
     with pytest.raises(BadInputError, match=r"no dev\.tsv of SST-2"):
         read_task(TASKS["SST-2"], str(tmp_path), "dev")
-    with pytest.raises(BadInputError, match="task=SST-5: there is no such task; choose one of CoLA"):
+    with pytest.raises(BadInputError, match="task=SST-5: unknown task; use one of CoLA"):
         find_task("SST-5")
     with pytest.raises(BadInputError, match="tfds build glue/sst2"):
         read_task(TASKS["SST-2"], "tfds:glue/sst2", "dev", data_dir=str(tmp_path))

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
 from ssljax.train import checkpoint
+from ssljax.train.hosts import joining
 from ssljax.train.saving import snapshot
 from tests.train import states
 
@@ -66,7 +67,7 @@ def equal(found, wanted):
 
 
 if __name__ == "__main__":
-    sharding.start_hosts()
+    joining.start_hosts()
     assert jax.process_count() == 2
     assert jnp.ones(()).dtype == jnp.float32
     with sharding.use_mesh(sharding.make_mesh()):

@@ -6,10 +6,11 @@ import sys
 import jax
 
 from ssljax import sharding
+from ssljax.train.hosts import joining
 from tests.train import toy
 
 if __name__ == "__main__":
-    sharding.start_hosts()
+    joining.start_hosts()
     assert jax.process_count() == 2
     assert jax.device_count() == 8
     with sharding.use_mesh(sharding.make_mesh()):

@@ -103,13 +103,13 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(folder, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
 
 
-def test_a_damaged_picture_is_told_and_can_be_skipped(store):
+def test_a_damaged_picture_is_named_and_can_be_skipped(store):
     path = store / "train" / "images"
     stored = bytearray(path.read_bytes())
     stored[3 * SIZE * SIZE * 3 + 5] ^= 1
     path.write_bytes(stored)
     with pytest.raises(
-        BadInputError, match=r"picture 3: its bytes have changed since they were packed; mend it or skip"
+        BadInputError, match=r"picture 3: its bytes have changed since they were packed; fix it or pass --skip-bad"
     ):
         open_source(f"packed:{store}", "train")[3]
     assert "skipped" in open_source(f"packed:{store}", "train", skip_bad=True)[3]
@@ -177,6 +177,6 @@ def test_the_command_line(folder, tmp_path):
     command = [sys.executable, "-m", "experiments.pack_images", "--data", f"folder:{folder}", "--size", str(SIZE)]
     done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "10 pictures [8, 8, 3], 0 left out" in done.stdout
+    assert "10 pictures [8, 8, 3], 0 skipped" in done.stdout
     again = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
     assert (again.returncode, len(again.stderr.splitlines())) == (2, 1)

@@ -26,7 +26,7 @@ def damaged(classes):
 def test_an_unreadable_picture_is_named(damaged):
     source = open_source(f"folder:{damaged}", "train")
     for index, name in [(1, "cat/1.png"), (3, "dog/0.png"), (5, "dog/2.png")]:
-        with pytest.raises(BadInputError, match=rf"{name}: .*; mend it or skip bad pictures\.$") as error:
+        with pytest.raises(BadInputError, match=rf"{name}: .*; fix it or pass --skip-bad\.$") as error:
             source[index]
         assert "0x" not in str(error.value)
 
@@ -47,7 +47,7 @@ def test_unreadable_pictures_are_skipped_and_counted(damaged):
 
 def test_nothing_readable(tmp_path):
     (tmp_path / "0.png").write_bytes(b"no")
-    with pytest.raises(BadInputError, match="not one of the 1 pictures can be read"):
+    with pytest.raises(BadInputError, match="none of the 1 pictures can be read"):
         open_source(f"folder:{tmp_path}", "train", skip_bad=True)[0]
 
 
@@ -74,7 +74,7 @@ def test_what_is_missing_is_named(tmp_path):
         (f"folder:{tmp_path}/nowhere", "there is no such folder"),
         (f"folder:{tmp_path}/empty", "has no pictures"),
         (f"arrays:{tmp_path}/nowhere.npz", "there is no such file"),
-        ("embedded:mnist", "embedded:fashion_mnist does"),
+        ("embedded:mnist", "use embedded:fashion_mnist"),
     ]:
         with pytest.raises(BadInputError, match=message):
             open_source(spec, "train")
@@ -149,12 +149,12 @@ def test_check_enough_and_require_labels(tmp_path, classes):
     source = open_source(f"folder:{classes[0]}", "train")
     check_enough(source, 6)
     require_labels(source)
-    with pytest.raises(BadInputError, match="has 6 examples, less than batch_size=7"):
+    with pytest.raises(BadInputError, match="has 6 examples, fewer than batch_size=7"):
         check_enough(source, 7)
     (tmp_path / "flat").mkdir()
     (tmp_path / "flat" / "0.png").write_bytes(encoded(colours(4, 4)))
     single = open_source(f"folder:{tmp_path}/flat", "train")
-    with pytest.raises(BadInputError, match="has 1 example, less than batch_size=2"):
+    with pytest.raises(BadInputError, match="has 1 example, fewer than batch_size=2"):
         check_enough(single, 2)
     with pytest.raises(BadInputError, match="has no labels"):
         require_labels(single)

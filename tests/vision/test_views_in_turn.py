@@ -9,7 +9,7 @@ import pytest
 
 from ssljax import sharding
 from ssljax.vision import views
-from ssljax.vision.views import View, at_once, in_turn
+from ssljax.vision.views import View, batched, per_image
 from ssljax.vision.views.drawn import draw
 
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
@@ -32,8 +32,8 @@ def _both(view, images, seed):
     def one(apply):
         return lambda pair: apply(pair[1], draw(pair[0], images.shape[1], images.shape[2], view), view)
 
-    together = jax.jit(jax.vmap(one(at_once.apply)))((keys, images))
-    return together, jax.jit(lambda pairs: jax.lax.map(one(in_turn.apply), pairs))((keys, images))
+    together = jax.jit(jax.vmap(one(batched.apply)))((keys, images))
+    return together, jax.jit(lambda pairs: jax.lax.map(one(per_image.apply), pairs))((keys, images))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

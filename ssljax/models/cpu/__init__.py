@@ -1,1 +1,4 @@
-"""Convolution kernels for CPUs alone, where some of XLA's are slow."""
+"""Convolution kernels for CPUs alone, faster there than XLA's own.
+
+GPUs and TPUs never run them: there every convolution is `jax.lax.conv_general_dilated`, whatever this package would do.
+"""

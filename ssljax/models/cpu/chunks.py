@@ -1,4 +1,4 @@
-"""A few rows of a batch at a time, so that what is done with them stays in a processor's cache."""
+"""A few rows of a batch at a time, so that their intermediate results fit in a processor's cache."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from ssljax.types import Array, PyTree
 
 
 def mapped(function: Callable[..., Array], most: int, *arrays: Array) -> Array:
-    """`function(*arrays)` done with `most` rows at a time.
+    """`function(*arrays)`, computed for at most `most` rows at a time.
 
     Args:
         function: arrays [n, ...] -> array [n, ...], row by row.
-        most: rows at a time, at most; divisors of the batch are taken.
+        most: the most rows at a time; the largest divisor of the batch up to it is used.
         *arrays: each [B, ...].
 
     Returns:
@@ -26,17 +26,17 @@ def mapped(function: Callable[..., Array], most: int, *arrays: Array) -> Array:
 
 
 def summed(function: Callable[..., PyTree], most: int, *arrays: Array) -> PyTree:
-    """The sum of `function(*rows)` over such pieces; one sum is kept, since many take long to write and read again.
+    """The sum of `function(*rows)` over such pieces, added up in one buffer: storing every term takes long.
 
     Args:
         function: arrays [n, ...] -> tree of arrays, of the same shapes for every n.
-        most: rows at a time, at most.
+        most: the most rows at a time.
         *arrays: each [B, ...].
     """
     pieces = _pieces(most, arrays)
     shapes = jax.eval_shape(function, *(piece[0] for piece in pieces))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    # inside `shard_map` the sums are each device's own, which zeros are not
+    # inside `shard_map` the sums differ between devices, which the type of plain zeros does not allow
     varying = jax.tree.map(lambda zero: zero + 0 * pieces[0].ravel()[0], zeros)
 
     def add(sums: PyTree, pieces: Any) -> tuple[PyTree, None]:
@@ -47,6 +47,6 @@ def summed(function: Callable[..., PyTree], most: int, *arrays: Array) -> PyTree
 
 def _pieces(most: int, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     rows = arrays[0].shape[0]
-    # two pieces at least: without a loop XLA repeats what comes before in each of a piece's matmuls
+    # at least two pieces: without a loop XLA repeats the preceding operations in each matmul of a piece
     size = next((size for size in range(min(most, rows // 2), 0, -1) if rows % size == 0), 1)
     return tuple(array.reshape(rows // size, size, *array.shape[1:]) for array in arrays)

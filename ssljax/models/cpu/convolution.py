@@ -1,4 +1,4 @@
-"""Convolutions on a CPU, where some of XLA's are slow: the same in matmuls, chosen here and nowhere else."""
+"""Convolutions as matmuls on CPUs, where some of XLA's are slow; the only place that chooses between the two."""
 
 import functools
 from typing import Any
@@ -12,14 +12,14 @@ from ssljax import sharding
 from ssljax.models.cpu import strided, winograd
 from ssljax.types import Array
 
-LEAST_CHANNELS, LEAST_SIDE = 64, 4  # below these, or where the tiles do not divide the sides, less is gained
-WAYS = {(3, 1): winograd, (3, 2): strided, (1, 2): strided}  # side of the kernel, stride
+LEAST_CHANNELS, LEAST_SIDE = 64, 4  # smaller arrays, or sides that the tiles do not divide, gain less
+MODULES = {(3, 1): winograd, (3, 2): strided, (1, 2): strided}  # by the side of the kernel and the stride
 
 
 def conv_general_dilated(x: Array, kernel: Array, strides: Any, padding: Any, **options: Any) -> Array:
-    """`jax.lax.conv_general_dilated` for `flax.linen.Conv`; on a CPU, what `convolve` is for goes to it."""
+    """`jax.lax.conv_general_dilated` for `flax.linen.Conv`; on CPUs, `convolve` where it is faster."""
     side, stride = kernel.shape[0], next(iter(strides))
-    usual = x.ndim == 4 and kernel.shape[1] == side and tuple(strides) == (stride, stride) and (side, stride) in WAYS
+    usual = x.ndim == 4 and kernel.shape[1] == side and tuple(strides) == (stride, stride) and (side, stride) in MODULES
     usual &= list(padding) == [(side // 2, side // 2)] * 2
     usual &= min(kernel.shape[2:]) >= LEAST_CHANNELS and x.dtype == kernel.dtype == jnp.float32
     usual &= all(length >= LEAST_SIDE and length % 2 == 0 for length in x.shape[1:3])
@@ -33,68 +33,69 @@ def conv_general_dilated(x: Array, kernel: Array, strides: Any, padding: Any, **
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Array, kernel: Array, stride: int) -> Array:
-    """A convolution padded as 'same' is for an odd kernel; in matmuls on a CPU, elsewhere XLA's own.
+    """A convolution padded by half its kernel: matmuls on CPUs, XLA's own convolution elsewhere.
 
     Args:
         x: float32[B, H, W, C], H and W even if the stride is 2.
         kernel: float32[k, k, C, D].
-        stride: 1 or 2; (k, stride) is one of `WAYS`.
+        stride: 1 or 2; (k, stride) is one of `MODULES`.
 
     Returns:
-        float32[B, H / stride, W / stride, D]; within 1e-5 of XLA's, relative to the largest value, and so are the
-        gradients. They are those of reverse mode only.
+        float32[B, H / stride, W / stride, D], within 1e-5 of XLA's relative to the largest value, as are the
+        gradients. Only reverse mode is defined.
     """
-    return lax.platform_dependent(x, kernel, cpu=_way(kernel, stride, _fast), default=_way(kernel, stride, _plain))
+    return lax.platform_dependent(x, kernel, cpu=_bound(_fast, kernel, stride), default=_bound(_plain, kernel, stride))
 
 
-def _remember(x, kernel, stride):
+def _forward(x, kernel, stride):
     return convolve(x, kernel, stride), (x, kernel)
 
 
-def _gradients(stride, held, grad):
-    ways = {"cpu": _fast_gradients, "default": _plain_gradients}
-    return lax.platform_dependent(*held, grad, **{name: _way(held[1], stride, way) for name, way in ways.items()})
+def _backward(stride, residuals, grad):
+    _, kernel = residuals
+    fast, plain = (_bound(function, kernel, stride) for function in (_fast_gradients, _plain_gradients))
+    return lax.platform_dependent(*residuals, grad, cpu=fast, default=plain)
 
 
-convolve.defvjp(_remember, _gradients)
+convolve.defvjp(_forward, _backward)
 
 
-def _way(kernel, stride, function):
-    return functools.partial(function, stride, WAYS[kernel.shape[0], stride])
+def _bound(function, kernel, stride):
+    return functools.partial(function, stride, MODULES[kernel.shape[0], stride])
 
 
-def _plain(stride, way, x, kernel):
-    del way
+def _plain(stride, module, x, kernel):
+    del module
     padding = [(kernel.shape[0] // 2,) * 2] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _plain_gradients(stride, way, x, kernel, grad):
-    # the forward convolution is not in it, as it would be in a vjp
-    (of_x,) = jax.linear_transpose(lambda x: _plain(stride, way, x, kernel), x)(grad)
-    (of_kernel,) = jax.linear_transpose(lambda kernel: _plain(stride, way, x, kernel), kernel)(grad)
+def _plain_gradients(stride, module, x, kernel, grad):
+    # a vjp would run the forward convolution too
+    (of_x,) = jax.linear_transpose(lambda x: _plain(stride, module, x, kernel), x)(grad)
+    (of_kernel,) = jax.linear_transpose(lambda kernel: _plain(stride, module, x, kernel), kernel)(grad)
     return of_x, of_kernel
 
 
-def _fast(stride, way, x, kernel):
+def _fast(stride, module, x, kernel):
     del stride
     if _is_split(x):
-        return jax.shard_map(way.forward, in_specs=(P(sharding.DATA), P()), out_specs=P(sharding.DATA))(x, kernel)
-    return way.forward(x, kernel)
+        return jax.shard_map(module.forward, in_specs=(P(sharding.DATA), P()), out_specs=P(sharding.DATA))(x, kernel)
+    return module.forward(x, kernel)
 
 
-def _fast_gradients(stride, way, x, kernel, grad):
+def _fast_gradients(stride, module, x, kernel, grad):
     del stride
     side = kernel.shape[0]
 
     def summed(x, grad):
-        return lax.psum(way.kernel_gradient(x, grad, side), sharding.DATA)
+        return lax.psum(module.kernel_gradient(x, grad, side), sharding.DATA)
 
     if _is_split(x):
         split = P(sharding.DATA)
-        back = jax.shard_map(way.backward, in_specs=(split, P()), out_specs=split)
+        back = jax.shard_map(module.backward, in_specs=(split, P()), out_specs=split)
         return back(grad, kernel), jax.shard_map(summed, in_specs=split, out_specs=P())(x, grad)
-    return way.backward(grad, kernel), way.kernel_gradient(x, grad, side)
+    return module.backward(grad, kernel), module.kernel_gradient(x, grad, side)
 
 
 def _is_split(x: Array) -> bool:

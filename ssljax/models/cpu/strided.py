@@ -1,4 +1,7 @@
-"""3x3 and 1x1 convolutions of stride 2 as matmuls, one for each tap of the kernel; jitted as `winograd`'s are."""
+"""3x3 and 1x1 convolutions of stride 2 on CPUs as matmuls, one for each tap of the kernel.
+
+The functions are jitted so that equal layers are traced once.
+"""
 
 import functools
 
@@ -9,12 +12,12 @@ from jax import lax
 from ssljax.models.cpu import chunks
 from ssljax.types import Array
 
-CACHED = 1 << 17  # numbers of one tap's inputs or results in a piece
+CACHED = 1 << 17  # numbers in one tap's inputs or results, of one piece
 
 
 @jax.jit
 def forward(x: Array, kernel: Array) -> Array:
-    """The convolution of float32[B, H, W, C] with [k, k, C, D], k = 3 with one zero around it, or k = 1."""
+    """The convolution of float32[B, H, W, C] with [k, k, C, D], k = 3 padded with one zero, or k = 1."""
     side, _, channels, features = kernel.shape
     if side == 1:
         return x[:, ::2, ::2] @ kernel[0, 0]
@@ -27,14 +30,15 @@ def forward(x: Array, kernel: Array) -> Array:
 
 @jax.jit
 def backward(grad: Array, kernel: Array) -> Array:
-    """The gradient of the input, [B, 2 h, 2 w, C] of the results' [B, h, w, D]."""
+    """The gradient of the input, [B, 2 h, 2 w, C], from that of the results, [B, h, w, D]."""
     side, _, channels, features = kernel.shape
     height, width = grad.shape[1:3]
     if side == 1:
         ends = (0, 1, 1)  # a zero after every row and column
         return lax.pad(_times(grad, kernel[0, 0]), jnp.zeros((), grad.dtype), ((0, 0, 0), ends, ends, (0, 0, 0)))
-    # even rows of the input meet the middle tap; odd ones the last tap of a result and the first of the next one
-    met = (((1, 0),), ((0, 1), (2, 0)))
+    # pairs (tap, shift of the result): an even row of the input is read by the middle tap alone, an odd one by the
+    # last tap of its result and by the first of the next
+    readers = (((1, 0),), ((0, 1), (2, 0)))
 
     def piece(grad: Array) -> Array:
         padded = jnp.pad(grad, [(0, 0), (0, 1), (0, 1), (0, 0)])
@@ -45,7 +49,7 @@ def backward(grad: Array, kernel: Array) -> Array:
             ]
             return sum(parts[1:], parts[0])
 
-        joined = jnp.stack([jnp.stack([sums(rows, columns) for columns in met], 3) for rows in met], 2)
+        joined = jnp.stack([jnp.stack([sums(rows, columns) for columns in readers], 3) for rows in readers], 2)
         return joined.reshape(-1, 2 * height, 2 * width, channels)
 
     return chunks.mapped(piece, _rows(height * width * max(channels, features)), grad)
@@ -67,14 +71,14 @@ def kernel_gradient(x: Array, grad: Array, side: int) -> Array:
 
 
 def _taps(x: Array) -> list[Array]:
-    """What each tap of a 3x3 kernel meets, [n, H / 2, W / 2, C] each."""
+    """The inputs that each tap of a 3x3 kernel reads, [n, H / 2, W / 2, C] each."""
     height, width = x.shape[1:3]
     x = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
     return [x[:, a : a + height : 2, b : b + width : 2] for a in range(3) for b in range(3)]
 
 
 def _times(grad: Array, tap: Array) -> Array:
-    """[n, h, w, D] times [C, D], read transposed."""
+    """[n, h, w, D] times the transpose of [C, D]."""
     return lax.dot_general(grad, tap, (((3,), (1,)), ((), ())))
 
 

@@ -1,7 +1,7 @@
-"""3x3 convolutions of stride 1 by Winograd's algorithm: tiles of results from transformed inputs in fewer products.
+"""3x3 convolutions of stride 1 on CPUs by Winograd's algorithm: fewer products, of transformed inputs, for each tile.
 
 Reference: arXiv 1509.09308. The tables interpolate at 0, 1, -1 and infinity, and for tiles of four also at 1/2 and -2,
-which keeps float32's errors a third of those of the paper's points. The functions are jitted so that equal layers are
+whose float32 errors are a third of those of the paper's points. The functions are jitted so that equal layers are
 traced once.
 """
 
@@ -22,12 +22,12 @@ Tiles = list[list[Array]]  # arrays [n, h / tile, w / tile, C], one for each pla
 
 
 class Tables(NamedTuple):
-    """What is done along each of the two axes.
+    """The transforms along each of the two spatial axes.
 
     Attributes:
-        tile: results a tile.
-        cached: numbers in one of a piece's matrices; a second-level cache holds some of them.
-        inputs: from the tile + 2 inputs to as many factors.
+        tile: results per tile.
+        cached: numbers in one of a piece's matrices; a second-level cache fits several.
+        inputs: from the tile + 2 inputs to the same number of factors.
         taps: from the three taps of the kernel to the other factors.
         results: from the products to the results.
     """
@@ -67,21 +67,21 @@ FOUR = Tables(
     ),
     results=((1, 1, 1, 1, 1, 0), (0, 1, -1, 1 / 2, -2, 0), (0, 1, 1, 1 / 4, 4, 0), (0, 1, -1, 1 / 8, -8, 1)),
 )
-LEAST_FOR_FOUR = 8  # pixels a side
+LEAST_FOR_FOUR = 8  # pixels per side
 
 
 @jax.jit
 def forward(x: Array, kernel: Array) -> Array:
-    """The convolution of float32[B, H, W, C] with [3, 3, C, D], its border padded with one zero."""
+    """The convolution of float32[B, H, W, C] with [3, 3, C, D], padded with one zero."""
     taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
     return _products(x, taps, lambda a, b: a @ b, kernel.shape[3])
 
 
 @jax.jit
 def backward(grad: Array, kernel: Array) -> Array:
-    """The gradient of the input: the convolution with the kernel turned round, its channels exchanged."""
+    """The gradient of the input: the convolution with the kernel rotated by 180 degrees, its channels swapped."""
     taps = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
-    # the matmul reads it transposed; a transposed copy costs more than the matmul
+    # the matmul reads the taps transposed: a transposed copy costs more than the matmul
     return _products(grad, taps, lambda a, b: lax.dot_general(a, b, (((3,), (1,)), ((), ()))), kernel.shape[2])
 
 
@@ -95,14 +95,14 @@ def kernel_gradient(x: Array, grad: Array, side: int = 3) -> Array:
 
     def piece(x: Array, grad: Array) -> Tiles:
         grad = jnp.pad(grad, [(0, 0), (0, -height % n), (0, -width % n), (0, 0)])
-        spread = _transformed([[grad[:, a::n, b::n] for b in places] for a in places], _turned(tables.results))
+        spread = _transformed([[grad[:, a::n, b::n] for b in places] for a in places], _transposed(tables.results))
         return [
             [a.reshape(-1, a.shape[3]).T @ b.reshape(-1, b.shape[3]) for a, b in zip(*rows, strict=True)]
             for rows in zip(_tiles(x, tables), spread, strict=True)
         ]
 
     sums = chunks.summed(piece, _rows(tables, x.shape, grad.shape[3]), x, grad)
-    return jnp.stack([jnp.stack(row) for row in _transformed(sums, _turned(tables.taps))])
+    return jnp.stack([jnp.stack(row) for row in _transformed(sums, _transposed(tables.taps))])
 
 
 def _products(x: Array, taps: Tiles, times: Callable, features: int) -> Array:
@@ -129,7 +129,7 @@ def _rows(tables: Tables, shape: tuple[int, ...], features: int) -> int:
 
 
 def _tiles(x: Array, tables: Tables) -> Tiles:
-    """The inputs of each tile of results, transformed; entry (i, j) has that of all of them."""
+    """The transformed inputs of the tiles; entry (i, j) holds place (i, j) of every tile."""
     n, places = tables.tile, range(len(tables.inputs))
     x = jnp.pad(x, [(0, 0), *((1, 1 + -side % n) for side in x.shape[1:3]), (0, 0)])
     ends = [x.shape[1] - n - 1, x.shape[2] - n - 1]
@@ -139,7 +139,7 @@ def _tiles(x: Array, tables: Tables) -> Tiles:
 
 
 def _transformed(tiles: Tiles, table: Table) -> Tiles:
-    """Both axes."""
+    """The table applied along both axes."""
     rows = [_weighted([row[j] for row in tiles], table) for j in range(len(tiles[0]))]
     return [_weighted([row[i] for row in rows], table) for i in range(len(table))]
 
@@ -150,7 +150,7 @@ def _weighted(values: list[Array], table: Table) -> list[Array]:
 
 
 def _sum(values: list[Array], weights: tuple[float, ...]) -> Array:
-    """In few operations: they are written out for every place of every layer, to be compiled and loaded."""
+    """A weighted sum in few operations, since each is compiled for every place of every layer."""
     sizes = {abs(weight) for weight in weights if weight}
     shared = sizes.pop() if len(sizes) == 1 else 1
     terms = [(weight / shared, value) for weight, value in zip(weights, values, strict=True) if weight]
@@ -162,5 +162,5 @@ def _sum(values: list[Array], weights: tuple[float, ...]) -> Array:
     return total if shared == 1 else shared * total
 
 
-def _turned(table: Table) -> Table:
+def _transposed(table: Table) -> Table:
     return tuple(zip(*table, strict=True))

@@ -27,6 +27,8 @@ CHARTS = {
     "Pretext accuracy, per cent": {"pretext_top1": "top-1", "pretext_top5": "top-5"},
     "kNN accuracy during training, per cent": {"knn": "kNN"},
     "Learning rate": {"lr": "learning rate"},
+    "Momentum of the teacher": {"momentum": "momentum"},
+    "Weight decay": {"weight_decay": "weight decay"},
     "Deviation of the normalised embeddings": {"embedding_std": "std"},
     "Effective rank of the embeddings (RankMe)": {"rankme": "RankMe"},
     "Alignment and uniformity, lower is better": {"alignment": "alignment", "uniformity": "uniformity"},

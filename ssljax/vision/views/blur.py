@@ -22,7 +22,7 @@ def blur_matrix(size: int, sigma: Array | float, taps: int) -> Array:
         BadInputError: `taps` is even or too long.
     """
     if taps % 2 == 0 or not 1 <= taps <= 2 * size - 1:
-        raise BadInputError(f"taps={taps}: a blur of {size} pixels wants an odd length of 1 to {2 * size - 1}.")
+        raise BadInputError(f"taps={taps}: give an odd kernel length, 1 to {2 * size - 1} for {size} pixels.")
 
     def kernel(distance):
         return jnp.where(jnp.abs(distance) <= taps // 2, jnp.exp(-0.5 * (distance / sigma) ** 2), 0.0)

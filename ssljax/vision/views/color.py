@@ -164,7 +164,7 @@ def jitter_planes(planes: Planes, factors: Array | np.ndarray, ranks: Array | np
     return stretch(planes, len(_OPERATIONS) - 1, [True] * 4)
 
 
-def jitter_planes_in_turn(planes: Planes, factors: Array, ranks: Array) -> Planes:
+def jitter_planes_by_branches(planes: Planes, factors: Array, ranks: Array) -> Planes:
     """`jitter_planes` by branches: one operation after the other, as drawn. For what is not under `vmap`."""
     now = tuple(planes)
 

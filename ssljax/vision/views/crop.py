@@ -25,8 +25,8 @@ def sample_crop(
 
     Args:
         key: PRNG key.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
         scale: smallest and largest area of the box, as a share of the image's.
         ratio: smallest and largest width / height of the box.
 
@@ -103,7 +103,7 @@ def filter_weights(
     Args:
         out: int[n], rows: pixels after; mirrored already.
         pixels: int[k], columns: pixels before, among them all that those rows need.
-        span: first pixel of the crop and how many there are, int scalars.
+        span: first pixel and number of pixels of the crop, int scalars.
         size_out: pixels after.
         interpolation: the filter.
 
@@ -163,7 +163,7 @@ def crop_columns(
     flip: Array | bool = False,
     interpolation: Interpolation = "bilinear",
 ) -> Array:
-    """As `resized_crop`, laid out [W, C, H]: both matmuls then leave no transpose behind."""
+    """As `resized_crop`, laid out [W, C, H]: both matmuls then need no transpose."""
     top, left, height, width = jnp.asarray(box)
     unit = 1 / 255 if image.dtype == jnp.uint8 else 1.0
     rows = resize_weights(top, height, image.shape[0], size, interpolation=interpolation) * unit
@@ -175,5 +175,5 @@ def crop_columns(
 
 
 def clip_overshoot(pixels: Array, interpolation: Interpolation) -> Array:
-    """Values in [0, 1], where the colour operations belong: of the two filters the bicubic leaves it."""
+    """Values in [0, 1], where the colour operations belong: of the two filters only the bicubic overshoots."""
     return jnp.clip(pixels, 0.0, 1.0) if interpolation == "bicubic" else pixels

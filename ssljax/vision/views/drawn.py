@@ -12,7 +12,7 @@ from ssljax.vision.views.recipe import View
 
 
 class Drawn(NamedTuple):
-    """The draws for one view; all of them are made, also where the recipe has no use for one.
+    """The draws for one view; all of them are made, also those that the recipe does not use.
 
     Attributes:
         box: int32[4], top, left, height and width of the crop in pixels.

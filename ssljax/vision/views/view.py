@@ -9,11 +9,11 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
 from ssljax.types import Array, BadInputError
-from ssljax.vision.views import at_once, in_turn
+from ssljax.vision.views import batched, per_image
 from ssljax.vision.views.drawn import draw
 from ssljax.vision.views.recipe import View
 
-LARGE = 96  # pixels a side of an image or view; below, a CPU too is faster with all images at once
+LARGE = 96  # pixels a side of an image or view; below it, a CPU too is faster on the whole batch
 
 
 def augment(key: Array, images: Array | np.ndarray, view: View) -> Array:
@@ -47,16 +47,16 @@ def _augment(key, images, view):
     keys, images = sharding.shard((jax.random.split(key, images.shape[0]), images))
 
     def together(keys, images):
-        return jax.vmap(lambda key, image: _one(key, image, view, at_once.apply))(keys, images)
+        return jax.vmap(lambda key, image: _one(key, image, view, batched.apply))(keys, images)
 
     def by_themselves(keys, images):
-        return jax.lax.map(lambda pair: _one(pair[0], pair[1], view, in_turn.apply), (keys, images))
+        return jax.lax.map(lambda pair: _one(pair[0], pair[1], view, per_image.apply), (keys, images))
 
     if min(view.size, *images.shape[1:3]) < LARGE:
         return together(keys, images)
     if sharding.has_mesh():
         by_themselves = jax.shard_map(by_themselves, in_specs=P(sharding.DATA), out_specs=P(sharding.DATA))
-    # a CPU skips what an image's draw does not ask for; elsewhere a loop over images is what is slow
+    # a CPU skips what is not drawn for an image; elsewhere a loop over images is slow
     return jax.lax.platform_dependent(keys, images, cpu=by_themselves, default=together)
 
 
@@ -72,7 +72,9 @@ def _check_images(images, view):
     if len(view.mean) not in (1, shape[-1]):
         raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give 1 or {shape[-1]}.")
     if view.scale is None and shape[1:3] != [view.size] * 2:
-        raise BadInputError(f"images{shape}: scale=None wants images already {view.size} x {view.size}; set scale.")
+        raise BadInputError(
+            f"images{shape}: scale=None needs images of {view.size} x {view.size}; resize them or set scale."
+        )
 
 
 def normalize(images: Array | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:

@@ -42,7 +42,7 @@ class Views:
             raise BadInputError("recipes=(): give at least one View.")
         for name, view in zip(self.names, self.recipes, strict=True):
             if self.on_host and view.scale is None:
-                raise BadInputError(f"on_host=True: {name} has scale=None; set the scale of the crop that it is.")
+                raise BadInputError(f"on_host=True: {name} has scale=None; set its scale.")
 
     def __call__(self, key: Array, **record: Array | np.ndarray) -> dict[str, Array]:
         """Draw and apply the views.
@@ -50,7 +50,7 @@ class Views:
         Args:
             key: PRNG key.
             record: the batch. `image`, uint8[B, H, W, C]; or with `on_host` what `host_crops` makes, uint8[B, n, size,
-                size, C] as `crops_SIZE` for each size, which get everything but the crop. Other fields are left alone.
+                size, C] as `crops_SIZE` for each size, which get everything but the crop. Other fields are unchanged.
 
         Returns:
             `{"view_1": float32[B, size, size, C], ...}`, normalised, independent of the number of devices.
@@ -70,12 +70,12 @@ class Views:
         return {name: augment(one, image, view) for name, one, image, view in views}
 
     def __len__(self) -> int:
-        """How many views there are."""
+        """Number of views."""
         return len(self.recipes)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the views are called: view_1, view_2, ..."""
+        """Names of the views: view_1, view_2, ..."""
         return tuple(f"view_{number}" for number in range(1, len(self) + 1))
 
     @property
@@ -98,8 +98,8 @@ class Views:
         """What a batch of the loader looks like with `host_crops`, without the data.
 
         Args:
-            batch_size: of the global batch.
-            channels: of the pictures.
+            batch_size: global batch size.
+            channels: number of channels of the pictures.
 
         Returns:
             Names -> shapes and dtypes, for a trace; the names are the loader's `fields`.
@@ -108,7 +108,7 @@ class Views:
             BadInputError: the crops are made on the device, where the pictures' size is the data's.
         """
         if not self.on_host:
-            raise BadInputError("on_host=False: the shapes of the pictures are the data's; take them from a record.")
+            raise BadInputError("on_host=False: the pictures have the shapes of the data; read them from a record.")
         return {
             pictures.crops_name(size): jax.ShapeDtypeStruct(
                 (batch_size, self.sizes.count(size), size, size, channels), np.uint8

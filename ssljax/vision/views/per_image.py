@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from ssljax.types import Array
-from ssljax.vision.views.color import Planes, grey_planes, jitter_planes_in_turn, solarize
+from ssljax.vision.views.color import Planes, grey_planes, jitter_planes_by_branches, solarize
 from ssljax.vision.views.crop import REACH, clip_overshoot, filter_weights
 from ssljax.vision.views.drawn import Drawn
 from ssljax.vision.views.recipe import View
@@ -17,10 +17,10 @@ BLOCK = 32  # rows of a result that are made at a time
 
 
 def apply(image: Array, drawn: Drawn, view: View) -> Array:
-    """The view of one image; arguments and result as `at_once.apply`, equal to 1e-5."""
+    """The view of one image; arguments and result as `batched.apply`, equal to 1e-5."""
     planes = _whole(image, drawn) if view.scale is None else _crop(image, drawn, view)
     if view.jitters:
-        planes = _if(drawn.jitter, lambda p: jitter_planes_in_turn(p, drawn.factors, drawn.ranks), planes)
+        planes = _if(drawn.jitter, lambda p: jitter_planes_by_branches(p, drawn.factors, drawn.ranks), planes)
     if view.grey > 0:
         planes = _if(drawn.grey, lambda p: grey_planes(p, True), planes)
     columns = jnp.stack(planes, 1)
