@@ -11,7 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.bench import bert_step, fresh, harness, machine, moco_epoch, moco_step, packed, table, text_data, views
+from experiments.bench import (
+    bert_step,
+    cpu_kernels,
+    fresh,
+    harness,
+    machine,
+    moco_epoch,
+    moco_step,
+    packed,
+    table,
+    text_data,
+    views,
+)
 
 RESULTS = Path("experiments") / "results"
 
@@ -46,6 +58,7 @@ class Bench(NamedTuple):
         sides: `(on a GPU, config) -> sides`, ours first.
         ceiling: whether matrix products are measured along with it.
         gpu_only: not for a CPU.
+        cpu_only: not for a GPU.
     """
 
     title: str
@@ -54,6 +67,7 @@ class Bench(NamedTuple):
     sides: Callable[[bool, Config], list[harness.Side]]
     ceiling: bool = False
     gpu_only: bool = False
+    cpu_only: bool = False
 
 
 def _bert(size: str, length: int) -> Bench:
@@ -86,6 +100,13 @@ BENCHES = {
         lambda gpu, config: moco_step.imagenet(gpu),
         ceiling=True,
         gpu_only=True,
+    ),
+    "strided": Bench(
+        "MoCo step, CIFAR ResNet-18: strided kernels",
+        "images/s",
+        (">= 1.03", "-"),
+        lambda gpu, config: cpu_kernels.sides(),
+        cpu_only=True,
     ),
     "bert_mini": _bert("mini", 128),
     "bert_base_128": _bert("base", 128),
@@ -120,8 +141,8 @@ def run(config: Config) -> Path:
     out = Path(config.out) if config.out else RESULTS / f"bench-{table.device_name(environment)}.json"
     for name in config.names or tuple(BENCHES):
         bench = BENCHES[name]
-        if bench.gpu_only and not gpu:
-            print(f"{name}: this one is for a GPU and is skipped.")
+        if bench.cpu_only if gpu else bench.gpu_only:
+            print(f"{name}: this one is for a {'CPU' if gpu else 'GPU'} and is skipped.")
             continue
         sides = bench.sides(gpu, config)
         measured, missing = harness.compare([*sides, *(machine.ceilings(gpu) if bench.ceiling else ())], config.rounds)

@@ -203,7 +203,7 @@ def trace(tested, rows):
     ("rows", "tested", "words"),
     [
         (1, method(), "batch_size=1: the negatives are the batch's other pictures"),
-        (4, moco_v3(*encoders(dim=5)), r"query \(4, 5\) asks for keys .* \(4, 8\)"),
+        (4, moco_v3(*encoders(dim=5)), r"keys has shape \(4, 8\); .* as wide as query \(4, 5\)"),
         (4, method(momentum=lambda step: ema.cosine_momentum(1.5, step, 10)), r"momentum=1\.5"),
         (4, method(momentum=lambda step: 2.0), r"momentum=2\.0"),
     ],
