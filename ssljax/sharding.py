@@ -27,7 +27,7 @@ def make_mesh(devices: int | None = None) -> jax.sharding.Mesh:
     available = jax.devices()
     count = len(available) if devices is None else devices
     if not 1 <= count <= len(available):
-        raise BadInputError(f"devices={count}: this machine has {len(available)}; use 1 to {len(available)}.")
+        raise BadInputError(f"devices={count}: this machine has {len(available)}; use a number from 1 to that.")
     return jax.make_mesh((count,), (DATA,), axis_types=(AxisType.Explicit,), devices=available[:count])
 
 

@@ -117,8 +117,13 @@ def test_it_trains_resumes_is_evaluated_and_says_that_nothing_writes_its_encoder
 def test_a_writer_that_cannot_write_it_is_reported_and_loses_nothing(tmp_path):
     from ssljax.run.finishing import UnfinishedError
 
+    few, labels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8), np.arange(60) % 2
+    splits = {"train_images": few, "train_labels": labels, "test_images": few[:20], "test_labels": labels[:20]}
+    np.savez(tmp_path / "few.npz", **splits)
+    options = {"data": f"arrays:{tmp_path}/few.npz", "batch_size": 20, "writer": "torchvision"}
+    tmp_path = tmp_path / "run"
     with pytest.raises(UnfinishedError, match="is no part of a ResNet") as raised:
-        run(tmp_path, writer="torchvision", stop_after=2)
+        run(tmp_path, **options)
     assert "export" in str(raised.value)
     assert (tmp_path / "report.html").exists()
     assert not (tmp_path / "backbone.safetensors").exists()

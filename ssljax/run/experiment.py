@@ -152,5 +152,5 @@ def check(config: RunConfig, experiment: Experiment, task: Task, method: Method,
             if name not in found:
                 raise BadInputError(
                     f"the evaluation reads the features {name!r}, and the method has {', '.join(found)}; "
-                    "name one of these."
+                    "name one of these where the recipe says how it is evaluated."
                 )

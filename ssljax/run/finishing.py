@@ -4,7 +4,6 @@ import contextlib
 import json
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from etils import epath
 from ssljax import sharding
 from ssljax.data.records import summary
 from ssljax.run import results as records
+from ssljax.run import workdir as directories
 from ssljax.run.pretraining import Pretrained, Run
 from ssljax.run.results import Results
 from ssljax.run.task import Learner
@@ -21,7 +21,6 @@ from ssljax.train.hosts import agreement
 from ssljax.types import PyTree
 
 PARTS = "evaluations.json"  # what each evaluation has found, until all have
-TRACES = "failures.txt"
 REPORT = "report.html"
 
 
@@ -112,14 +111,11 @@ class _Failures:
         except Exception as error:
             self.named.append(f"{what} failed ({summary(error)})")
             print(f"error: {self.named[-1]}", file=sys.stderr, flush=True)
-            if jax.process_index() == 0:
-                path = epath.Path(self.workdir) / TRACES
-                before = path.read_text() if path.exists() else ""
-                path.write_text(f"{before}{what}\n{traceback.format_exc()}\n")
+            directories.append_trace(self.workdir, what)
 
     def raise_if_any(self) -> None:
         if self.named:
             raise UnfinishedError(
                 f"{self.workdir}: training is done and saved, but {' and '.join(self.named)}; the traceback is in "
-                f"{self.workdir}/{TRACES}. Run the same command again: it repeats only what is missing."
+                f"{self.workdir}/{directories.FAILURES}. Run the same command again: it repeats only what is missing."
             )

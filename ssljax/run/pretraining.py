@@ -9,6 +9,7 @@ import jax
 from etils import epath
 
 from ssljax import sharding
+from ssljax.data.records import summary
 from ssljax.optim import Optimizer, Pace
 from ssljax.run import workdir as directories
 from ssljax.run.config import RunConfig
@@ -169,13 +170,17 @@ class _Running(NamedTuple):
         raise Interrupted(self.run.stop.saved_message(step))
 
     def monitor(self, step: int, state: TrainState) -> None:
-        """The online evaluation; a signal does not wait for its end."""
+        """The online evaluation; a signal does not wait for its end, and training continues where it fails."""
         try:
             with self.run.stop.interruptible(), self.run.heartbeat.busy("evaluating"):
                 learner = Learner(self.run.method, *sharding.gather((state.params, state.aux)))
                 self.log.write(step, self.run.task.monitor(learner))
         except Interrupted:
             self.stop_now(step, state)
+        except Exception as error:
+            failed = f"Step {step}: the online evaluation failed ({summary(error)})"
+            directories.append_trace(self.run.workdir, failed)
+            self.log.say(f"{failed}; the traceback is in {self.run.workdir}/failures.txt, and training continues.")
 
     def save(self, step: int, state: TrainState) -> None:
         """A checkpoint in the background, but none amid discarded updates: that is where a roll-back must not go."""

@@ -1,6 +1,7 @@
 """Whose a workdir is: the run it holds, what of it may differ, and the data that it was trained on."""
 
 import json
+import traceback
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ssljax.types import BadInputError
 # what a run leaves when it begins or ends
 ENDINGS = {"config.json", "evaluations.json", "failures.txt", "results.json", "record.json", "report.html"}
 ENDINGS |= {"huggingface", "backbone.safetensors"}
+FAILURES = "failures.txt"  # tracebacks of what failed beside the training
 HARMLESS = {"lock.json", "heartbeats"}  # what a run leaves that ended before it began
 
 
@@ -92,6 +94,16 @@ def claim(workdir: str, config: Any, name: str) -> None:
         if _differing(workdir, config, name):
             _set_aside(directory)
         records.write(directory / "config.json", json.dumps(identity(config, name), indent=2))
+
+
+def append_trace(workdir: str, what: str) -> None:
+    """Add the traceback of the present exception to `failures.txt` of a run, on the first process."""
+    from etils import epath
+
+    if jax.process_index() == 0:
+        path = epath.Path(workdir) / FAILURES
+        before = path.read_text() if path.exists() else ""
+        path.write_text(f"{before}{what}\n{traceback.format_exc()}\n")
 
 
 def _differing(workdir: str, config: Any, name: str) -> dict[str, tuple[Any, Any]] | None:

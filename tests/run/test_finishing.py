@@ -36,6 +36,7 @@ def run(workdir, events, broken=()):
         export=noting("export", lambda learner, directory: "The encoder is here."),
         evaluations=lambda rows: {name: noting(name, part) for name, part in parts.items()},
         page=noting("page", lambda learner, log: {}),
+        monitor=noting("monitor", lambda learner: {"figure": 1.0}) if "monitor" in broken else task.monitor,
     )
     found = RunConfig(workdir=str(workdir), **OPTIONS)
     return experiment.run(found, type(recipe)(**{**vars(recipe), "task": lambda: task}))
@@ -83,3 +84,12 @@ def test_what_fails_loses_nothing_and_is_repeated_alone(tmp_path, capsys, broken
     assert events == repeated
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == steps  # it was not trained again
     assert json.loads((tmp_path / "results.json").read_text()) == WHOLE
+
+
+def test_an_online_evaluation_that_fails_costs_no_training(tmp_path, capsys):
+    events = []
+    assert run(tmp_path, events, ["monitor"]) == WHOLE
+    assert events.count("monitor") == 2  # after epochs 2 and 4
+    assert "Step 10: the online evaluation failed (ValueError: monitor is broken)" in capsys.readouterr().out
+    assert "monitor is broken" in (tmp_path / "failures.txt").read_text()
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [5, 10, 15, 20]

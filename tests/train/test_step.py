@@ -99,7 +99,7 @@ def test_steps_draw_different_views_and_the_same_ones_when_repeated():
 
 def test_schedules_are_logged_at_the_values_that_the_update_used():
     method, two_views, _, _ = start(None)
-    optimizer = optim.sgd(lambda step: jnp.asarray(0.5, jnp.float32) ** step, momentum=0.0)
+    optimizer = optim.sgd(lambda step: jnp.asarray(0.5, jnp.float32) ** step, momentum=0.0, weight_decay=0.0)
     shapes = {"image": jax.ShapeDtypeStruct((toy.BATCH, toy.SIDE, toy.SIDE, 3), jnp.uint8)}
     state = init_state(method, optimizer, two_views, shapes, seed=0)
     step = jax.jit(functools.partial(train_step, method=method, views=two_views, optimizer=optimizer))

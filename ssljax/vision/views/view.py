@@ -70,7 +70,8 @@ def _check_images(images, view):
     if images.ndim != 4 or shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
         raise BadInputError(f"images are {images.dtype}{shape}: give uint8[B, H, W, C] with 1 or 3 channels.")
     if len(view.mean) not in (1, shape[-1]):
-        raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give 1 or {shape[-1]}.")
+        counts = " or ".join(sorted({"1", str(shape[-1])}))
+        raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give {counts}.")
     if view.scale is None and shape[1:3] != [view.size] * 2:
         raise BadInputError(
             f"images{shape}: scale=None needs images of {view.size} x {view.size}; resize them or set scale."

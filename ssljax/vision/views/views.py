@@ -1,6 +1,6 @@
 """The random views of a batch: any number of any size, cropped on the device or on the host."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import jax
@@ -68,6 +68,10 @@ class Views:
             raise BadInputError(f"the batch has {_names(record)} and no image; give uint8[B, H, W, C] as image.")
         views = zip(self.names, keys, images, recipes, strict=True)
         return {name: augment(one, image, view) for name, one, image, view in views}
+
+    def __iter__(self) -> Iterator[View]:
+        """The recipes in order."""
+        return iter(self.recipes)
 
     def __len__(self) -> int:
         """Number of views."""
