@@ -147,7 +147,7 @@ class _Running(NamedTuple):
     """What a run does between its steps."""
 
     run: Run
-    checkpoints: Any
+    checkpoints: checkpoint.CheckpointManager
     log: RunLog
     profile: Profile
 

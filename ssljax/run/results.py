@@ -7,12 +7,15 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from ssljax import __version__
 from ssljax.run.ledger import paragraphs
+
+if TYPE_CHECKING:
+    from ssljax.run.pretraining import Run
 
 Results = dict[str, dict[str, float]]
 
@@ -84,7 +87,7 @@ def write_results(
 
 
 def write_report(
-    run: Any, results: Results, environment: dict[str, Any], metrics: list[dict], page: dict[str, Any]
+    run: "Run", results: Results, environment: dict[str, Any], metrics: list[dict], page: dict[str, Any]
 ) -> None:
     """Write `report.html` and, with `config.record`, its main picture to `experiments/results/NAME.png`.
 
