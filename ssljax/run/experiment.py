@@ -94,7 +94,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
             method, optimizer = experiment.method(pace), experiment.optimizer(pace)
             check(config, experiment, task, method, optimizer)
             workdir.check_data(directory, task.fingerprint)
-        # what is invalid is refused before anything is written
+        # what the trace finds invalid is refused before anything is written
         with lock.hold(directory), heartbeat.watch(directory, config.stall_timeout) as beat:
             prepared = Run(
                 workdir=directory,
