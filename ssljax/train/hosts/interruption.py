@@ -70,8 +70,8 @@ class Interruption:
         # jax compares its argument for equality with the greatest so far, plus one, and begins at 0; with the step of
         # a resumed run it would miss a notice that came before the first call
         stop = multihost_utils.reached_preemption_sync_point(next(_calls))
-        if stop and not self.requested:
-            self._record("a signal to another process")
+        if stop and not self.requested:  # the notice was published before jax was told
+            self._record(f"{processes.lookup(NOTICE_KEY) or 'a signal'} to another process")
         return stop
 
     def record_saved(self, step: int | None) -> None:
@@ -166,9 +166,9 @@ class Interruption:
             return
         if self._first is not None:
             self._notified = True
+            processes.publish(NOTICE_KEY, self.signal_name)
             if self._jax_handler is not None:
                 self._jax_handler(signal.SIGTERM)
-            processes.publish(NOTICE_KEY, self.signal_name)
         elif name := processes.lookup(NOTICE_KEY):
             self._notified = True
             self._record(f"{name} to another process")
