@@ -1,18 +1,23 @@
 """Batches of sentence pairs as a pure function of (seed, step), through phases of different lengths."""
 
+import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ssljax import sharding
 from ssljax.data.loader import local_rows
 from ssljax.data.order import batch_indices
+from ssljax.data.workers import in_processes, take
 from ssljax.text.corpus import Corpus
 from ssljax.text.instances import assemble, plan
 from ssljax.types import Array, BadInputError
+
+AHEAD = 16  # batches: a pass over a large corpus takes seconds to plan
 
 
 class Phase(NamedTuple):
@@ -38,11 +43,12 @@ def batches(
     num_steps: int,
     shift: int = 0,
     dupe_factor: int | None = None,
+    workers: int = 0,
 ) -> Iterator[dict[str, Array]]:
     """The batches of steps `start_step` to `num_steps - 1`, split over the devices of the present mesh.
 
     Every pass over the corpus draws new instances and shuffles them; all passes have as many
-    batches as the first. The next batch is put together on a thread meanwhile.
+    batches as the first. The next `AHEAD` batches are put together meanwhile.
 
     Args:
         corpus: prepared text.
@@ -53,6 +59,7 @@ def batches(
         shift: read the data of `step + shift` at each step; the phases do not move.
         dupe_factor: how many different passes there are before their instances come again (the official code's 10);
             None always draws new ones.
+        workers: processes that put batches together; 0 uses a thread, which takes turns with the training loop.
 
     Returns:
         An iterator of tokens and segments int32[B, L]; lengths, is_random, example (the instance's number in its pass)
@@ -76,14 +83,9 @@ def batches(
                 f"batch_size={phase.batch_size} is more than the {examples} instances of length {phase.length} "
                 f"in {corpus.directory}; give a smaller one or more text."
             )
-    rows = [local_rows(phase.batch_size) for phase in phases]
-    plans = functools.lru_cache(maxsize=1)(functools.partial(plan, corpus, seed=seed))
-
-    def read(step: int) -> dict[str, np.ndarray]:
-        number, within_phase = phase_of(phases, step)
-        return _read(corpus, phases[number], seed, within_phase + shift, dupe_factor, rows[number], plans)
-
-    return _ahead(read, range(start_step, num_steps))
+    rows = tuple(local_rows(phase.batch_size) for phase in phases)
+    read = functools.partial(_read_step, corpus, tuple(phases), rows, seed, shift, dupe_factor)
+    return _ahead(corpus, read, range(start_step, num_steps), workers)
 
 
 def samples(
@@ -92,8 +94,7 @@ def samples(
     """The samples that make up the batch of a step, as "pass:instance"; the options are those of `batches`."""
     number, within_phase = phase_of(phases, step)
     everything = np.arange(phases[number].batch_size)
-    plans = functools.partial(plan, corpus, seed=seed)
-    epoch, _, examples = _drawn(corpus, phases[number], seed, within_phase + shift, dupe_factor, everything, plans)
+    epoch, _, examples = _drawn(corpus, phases[number], seed, within_phase + shift, dupe_factor, everything)
     return [f"{epoch}:{example}" for example in examples]
 
 
@@ -113,12 +114,26 @@ def phase_of(phases: Sequence[Phase], step: int) -> tuple[int, int]:
 @functools.lru_cache(maxsize=8)
 def num_examples(corpus: Corpus, phase: Phase, seed: int) -> int:
     """How many instances the first pass has, which is what all passes are cut or repeated to."""
-    return len(plan(corpus, length=phase.length, seed=seed, epoch=0))
+    return len(_plan(corpus, phase.length, seed, 0))
 
 
-def _read(corpus, phase, seed, step, dupe_factor, local, plans) -> dict[str, np.ndarray]:
-    """This process's rows of a batch; `step` counts from the start of the phase."""
-    epoch, instances, examples = _drawn(corpus, phase, seed, step, dupe_factor, local, plans)
+# num_examples of the first pass is asked for just before that pass is read
+@functools.lru_cache(maxsize=1)
+def _plan(corpus: Corpus, length: int, seed: int, epoch: int) -> np.ndarray:
+    return plan(corpus, length=length, seed=seed, epoch=epoch)
+
+
+def _read_step(corpus, phases, rows, seed, shift, dupe_factor, step) -> dict[str, np.ndarray] | str:
+    """This process's rows of the batch of a step; an error travels as its sentence, since grain wraps a worker's."""
+    number, within = phase_of(phases, step)
+    try:
+        return _read(corpus, phases[number], seed, within + shift, dupe_factor, rows[number])
+    except BadInputError as error:
+        return str(error)
+
+
+def _read(corpus, phase, seed, step, dupe_factor, local) -> dict[str, np.ndarray]:
+    epoch, instances, examples = _drawn(corpus, phase, seed, step, dupe_factor, local)
     return {
         **assemble(corpus, instances[examples], phase.length),
         "example": examples.astype(np.int32),
@@ -126,22 +141,48 @@ def _read(corpus, phase, seed, step, dupe_factor, local, plans) -> dict[str, np.
     }
 
 
-def _drawn(corpus, phase, seed, step, dupe_factor, local, plans) -> tuple[int, np.ndarray, np.ndarray]:
+def _drawn(corpus, phase, seed, step, dupe_factor, local) -> tuple[int, np.ndarray, np.ndarray]:
     """The pass that a step is in, its instances, and the numbers of those in rows `local` of the batch."""
     epoch, within = divmod(step, num_examples(corpus, phase, seed) // phase.batch_size)
-    instances = plans(length=phase.length, epoch=epoch if dupe_factor is None else epoch % dupe_factor)
+    instances = _plan(corpus, phase.length, seed, epoch if dupe_factor is None else epoch % dupe_factor)
     # one batch of all instances is the epoch's whole order
     order = batch_indices(seed, epoch, size=len(instances), batch_size=len(instances))
     # passes differ a little in size: one that is smaller than the first begins again
     return epoch, instances, order[(within * phase.batch_size + local) % len(order)]
 
 
-def _ahead(read, steps: range) -> Iterator[dict[str, Array]]:
-    """`read(step)` for each step, the next one on a thread while this one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(read, steps[0]) if steps else None
-        for step in steps:
-            assert waiting is not None
-            batch = waiting.result()
-            waiting = thread.submit(read, step + 1) if step + 1 in steps else None
+def _ahead(corpus, read, steps: range, workers: int) -> Iterator[dict[str, Array]]:
+    """`read(step)` for each step, `AHEAD` of them in advance."""
+    drawn = _in_processes(corpus, read, steps, workers) if workers else _in_thread(read, steps)
+    with contextlib.closing(drawn):
+        for batch in drawn:
+            if isinstance(batch, str):
+                raise BadInputError(batch)
             yield sharding.shard_batch(batch)
+
+
+def _in_thread(read, steps: range) -> Generator[Any]:
+    # one thread: a second one would plan the same pass once more
+    thread = ThreadPoolExecutor(1, "text")
+    waiting = deque(thread.submit(read, step) for step in steps[:AHEAD])
+    try:
+        for step in steps:
+            batch = waiting.popleft().result()
+            if step + AHEAD in steps:
+                waiting.append(thread.submit(read, step + AHEAD))
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+def _in_processes(corpus, read, steps: range, workers: int) -> Generator[Any]:
+    import grain
+
+    share = -(-AHEAD // workers)
+    drawn = grain.MapDataset.source(steps).map(read).to_iter_dataset(grain.ReadOptions(1, share))
+    iterator = iter(in_processes(drawn, workers, share))
+    try:
+        for step in steps:
+            yield from take(corpus, iterator, 1, step, workers)
+    finally:
+        iterator.close()

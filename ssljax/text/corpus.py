@@ -37,6 +37,17 @@ class Corpus:
     vocabulary: Vocabulary
     fingerprint: str = ""
 
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return str(self.directory)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not isinstance(self.tokens, np.memmap):
+            return Corpus, tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        # memory maps would travel to another process as copies
+        return _with_documents, (self.directory, self.documents, self.vocabulary, self.fingerprint)
+
 
 def token_type(vocabulary: Vocabulary) -> np.dtype:
     """The smaller of uint16 and int32 that holds every id."""
@@ -71,12 +82,17 @@ def open_corpus(directory: str | Path, vocabulary: Vocabulary | None = None) -> 
         if size != stored["bytes"]:
             raise BadInputError(f"{path} has {size} bytes instead of {stored['bytes']}; {AGAIN}.")
     offsets = np.fromfile(directory / DOCUMENTS, np.int64)
-    tokens = np.memmap(directory / TOKENS, token_type(own), "r")
-    sentences = np.memmap(directory / SENTENCES, np.int64, "r")
-    _check_offsets(directory / SENTENCES, sentences, len(tokens))
-    _check_offsets(directory / DOCUMENTS, offsets, len(sentences) - 1)
     documents = np.stack([offsets[:-1], offsets[1:]], axis=1)
-    return Corpus(directory, tokens, sentences, documents, own, _fingerprint(manifest))
+    corpus = _with_documents(directory, documents, own, _fingerprint(manifest))
+    _check_offsets(directory / SENTENCES, corpus.sentences, len(corpus.tokens))
+    _check_offsets(directory / DOCUMENTS, offsets, len(corpus.sentences) - 1)
+    return corpus
+
+
+def _with_documents(directory: Path, documents: np.ndarray, vocabulary: Vocabulary, fingerprint: str) -> Corpus:
+    tokens = np.memmap(directory / TOKENS, token_type(vocabulary), "r")
+    sentences = np.memmap(directory / SENTENCES, np.int64, "r")
+    return Corpus(directory, tokens, sentences, documents, vocabulary, fingerprint)
 
 
 def _check_offsets(path: Path, offsets: np.ndarray, end: int) -> None:

@@ -127,27 +127,25 @@ def assemble(corpus: Corpus, rows: np.ndarray, length: int) -> dict[str, np.ndar
         BadInputError: a token that is in no vocabulary.
     """
     words = corpus.vocabulary
-    tokens = np.full((len(rows), length), words.pad, np.int32)
-    a_count, b_count = rows[:, 1] - rows[:, 0], rows[:, 3] - rows[:, 2]
-    lengths = a_count + b_count + 3
-    tokens[:, 0] = words.cls
-    for row, (a_start, a_stop, b_start, b_stop, _) in enumerate(rows.tolist()):
-        middle = a_stop - a_start + 1
-        end = middle + 1 + b_stop - b_start
-        tokens[row, 1:middle] = corpus.tokens[a_start:a_stop]
-        tokens[row, middle] = words.sep
-        tokens[row, middle + 1 : end] = corpus.tokens[b_start:b_stop]
-        tokens[row, end] = words.sep
+    a_start, a_stop, b_start, b_stop, is_random = rows.T[..., None]
+    a_end = a_stop - a_start + 1  # where [SEP] stands
+    end = a_end + b_stop - b_start + 1
+    place = np.arange(length)
+    first = place < a_end
+    from_text = (place > 0) & (place != a_end) & (place < end)
+    index = np.where(first, a_start - 1, b_start - a_end - 1) + place
+    # a plain view of the memory map, which is slow to index
+    tokens = np.asarray(corpus.tokens)[np.where(from_text, index, 0)].astype(np.int32)
+    special = np.where(place == 0, words.cls, np.where((place == a_end) | (place == end), words.sep, words.pad))
+    tokens = np.where(from_text, tokens, special.astype(np.int32))
     if tokens.max(initial=0) >= len(words):
         raise BadInputError(
             f"{corpus.directory} is damaged: it holds the token {tokens.max()}, and its vocabulary has {len(words)} "
             "words; prepare it again with python -m experiments.bert_prepare."
         )
-    place = np.arange(length)
-    segments = (place >= a_count[:, None] + 2) & (place < lengths[:, None])
     return {
         "tokens": tokens,
-        "segments": segments.astype(np.int32),
-        "lengths": lengths.astype(np.int32),
-        "is_random": rows[:, 4].astype(np.int32),
+        "segments": ((place > a_end) & (place <= end)).astype(np.int32),
+        "lengths": (end[:, 0] + 1).astype(np.int32),
+        "is_random": is_random[:, 0].astype(np.int32),
     }

@@ -56,6 +56,8 @@ class TextConfig(RunConfig):
     """Number of fixed maskings and pairings of the corpus, repeated; 0: new ones in every epoch."""
     held_out: int = 100
     """Hold out one document in this many for evaluation."""
+    workers: int = 0
+    """Number of processes that draw batches ahead; 0: a thread. One keeps a fast accelerator from waiting."""
     dropout: float = 0.1
     """Dropout rate, on embeddings, on the output of each block and on attention probabilities."""
     bfloat16: bool = False
@@ -200,7 +202,7 @@ def _open_task(config, parts: Bert, phases, masking, vocabulary: Vocabulary, sen
     return Task(
         examples=batches.num_examples(train, phases[0], config.seed),
         batches=lambda first, last, shift: batches.batches(
-            train, phases, start_step=first, num_steps=last, shift=shift, **drawing
+            train, phases, start_step=first, num_steps=last, shift=shift, workers=config.workers, **drawing
         ),
         samples=lambda step, shift: batches.samples(train, phases, step, shift=shift, **drawing),
         fingerprint=everything.fingerprint,

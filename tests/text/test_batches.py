@@ -9,7 +9,10 @@ import pytest
 from ssljax import sharding
 from ssljax.text import batches as module
 from ssljax.text.batches import Phase, batches, num_examples
+from ssljax.text.corpus import hold_out, open_corpus
 from ssljax.text.instances import assemble, plan
+from ssljax.text.prepare import prepare
+from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
 from tests.text.corpora import random_corpus
 
@@ -136,17 +139,31 @@ def test_processes_read_their_own_rows(monkeypatch):
     assert set(read) == {4}
 
 
-def test_the_next_batch_is_made_meanwhile_and_one_at_a_time(monkeypatch):
+def test_batches_are_made_meanwhile_and_one_at_a_time(monkeypatch):
     threads, original = [], module.assemble
     monkeypatch.setattr(module, "assemble", lambda *args: threads.append(threading.current_thread()) or original(*args))
-    stream = batches(CORPUS, TWO, num_steps=5)
+    stream = batches(CORPUS, TWO, num_steps=50)
     next(stream)
     next(stream)
-    assert len(threads) in (2, 3)
+    assert len(threads) <= 2 + module.AHEAD
     assert threading.main_thread() not in threads
+    assert len(set(threads)) == 1
     stream.close()  # type: ignore[attr-defined]
     assert not threads[0].is_alive()
     assert list(batches(CORPUS, TWO, start_step=5, num_steps=5)) == []
+
+
+def test_processes_make_the_same_batches_and_tell_of_a_damaged_corpus(tmp_path):
+    rng, vocabulary = np.random.default_rng(0), Vocabulary((*SPECIALS, *map(str, range(50))))
+    documents = [[" ".join(map(str, rng.integers(0, 50, 12))) for _ in range(9)] for _ in range(12)]
+    (tmp_path / "text.txt").write_text("\n\n".join("\n".join(lines) for lines in documents))
+    prepare([tmp_path / "text.txt"], vocabulary, tmp_path / "out")
+    corpus = hold_out(open_corpus(tmp_path / "out"), 6)[0]
+    drawn = {"start_step": 2, "num_steps": 30}
+    assert_same(host(batches(corpus, TWO, workers=1, **drawn)), host(batches(corpus, TWO, **drawn)))
+    np.full_like(corpus.tokens, 60_000).tofile(tmp_path / "out" / "tokens.bin")
+    with pytest.raises(BadInputError, match="is damaged: it holds the token 60000"):
+        next(batches(corpus, TWO, num_steps=9, workers=1))
 
 
 @pytest.mark.parametrize(
