@@ -16,7 +16,7 @@ ROOT = HERE.parent
 PAGES = {
     "README.md": ("results",),
     "experiments/README.md": ("ledger",),
-    "experiments/bench/README.md": ("bench", "faults"),
+    "experiments/bench/README.md": ("bench", "checks", "faults"),
     "ssljax/plan/README.md": ("plans",),
 }
 # what is to be said of the data sets that records name
@@ -26,13 +26,14 @@ DATA = {"arrays:cifar10_jpeg.npz": "on CIFAR-10 recompressed as JPEG; the paper'
 def tables() -> dict[str, str]:
     """Every generated table, by the name that marks its place."""
     from experiments import plans
-    from experiments.bench import faults, table
+    from experiments.bench import device_checks, faults, table
 
     found = [row._replace(recipe=recipe(row.name)) if row.records else row for row in ledger.read(HERE)]
     return {
         "results": ledger.summary(found, DATA),
         "ledger": ledger.as_markdown(found, DATA),
         "bench": table.as_markdown(sorted((HERE / "results").glob("bench-*.json"))),
+        "checks": device_checks.as_markdown(sorted((HERE / "results").glob("checks-*.json"))),
         "faults": faults.as_markdown(faults.RESULTS) if faults.RESULTS.exists() else "Not run.",
         "plans": plans.as_markdown(plans.RESULTS) if plans.RESULTS.exists() else "Not run.",
     }

@@ -40,7 +40,7 @@ def masked_batch(length: int, batch: int) -> dict[str, Any]:
     """A batch as the masking returns it: full sequences with the maximum number of predictions."""
     import numpy as np
 
-    rng, count = np.random.default_rng(0), PREDICTIONS[length]
+    rng, count = np.random.default_rng(0), PREDICTIONS.get(length, 1)
     positions = np.sort(rng.permuted(np.tile(np.arange(1, length - 1), (batch, 1)), axis=1)[:, :count], axis=1)
     segments = np.tile(np.arange(length) >= length // 2, (batch, 1))
     arrays = {
@@ -93,7 +93,7 @@ def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, 
         attention_probs_dropout_prob=DROPOUT,
     )
     net = transformers.BertForPreTraining(config).to(place).train()
-    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
+    optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY, fused=gpu)
     arrays = {name: torch.from_numpy(values).to(place) for name, values in masked_batch(length, batch).items()}
     labels = torch.full((batch, length), -100, device=place)
     labels.scatter_(1, arrays["positions"].long(), arrays["targets"].long())
@@ -104,7 +104,7 @@ def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, 
         "labels": labels,
         "next_sentence_label": arrays["is_random"].long(),
     }
-    run = compiled(net, gpu) if inductor else net
+    run = compiled(net) if inductor else net
 
     def step():
         with autocast(gpu):
@@ -115,4 +115,5 @@ def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, 
         optimizer.step()
 
     attention = getattr(net.config, "_attn_implementation", "")
-    return torch_steps(step, steps=steps, work=batch * length, gpu=gpu)._replace(facts={"attention": attention})
+    ready = torch_steps(step, steps=steps, work=batch * length, gpu=gpu)
+    return ready._replace(facts=ready.facts | {"attention": attention})

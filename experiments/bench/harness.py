@@ -5,6 +5,7 @@ import importlib.util
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 import traceback
@@ -128,28 +129,44 @@ def compare(sides: Sequence[Side], rounds: int, warm: int = 1) -> tuple[list[Mea
         warm: rounds before, which do not count.
 
     Returns:
-        What was measured, in the order of the sides, and a sentence for each side whose library is missing.
+        What was measured, in the order of the sides, and a sentence for each side whose library is missing, or which
+        failed.
 
     Raises:
-        RuntimeError: a side failed; with its traceback.
+        RuntimeError: the first side failed; with its traceback.
     """
     with ExitStack() as stack:
         pipes = [(side, stack.enter_context(_process(side))) for side in sides]
         found, missing = [], []
         for side, pipe in pipes:
-            reply = _answer(side, pipe)
+            reply = _answer_or_reason(side, pipe, sides)
             if "missing" in reply:
                 missing.append(f"{side.label}: {reply['missing']}")
             else:
                 found.append((side, pipe, Measured(side.label, [], reply["work"], reply["flops"], reply["facts"])))
         for number in range(warm + rounds):
-            for side, pipe, measured in found:
+            for each in tuple(found):
+                side, pipe, measured = each
                 pipe.send("round")
-                value = _answer(side, pipe)["value"]
-                if number >= warm:
-                    measured.values.append(value)
+                reply = _answer_or_reason(side, pipe, sides)
+                if "missing" in reply:
+                    missing.append(f"{side.label}: {reply['missing']}")
+                    found.remove(each)
+                elif number >= warm:
+                    measured.values.append(reply["value"])
                 time.sleep(SETTLE)
     return [measured for *_, measured in found], missing
+
+
+def _answer_or_reason(side: Side, pipe: Any, sides: Sequence[Side]) -> dict[str, Any]:
+    """A peer that fails, which may be its own fault, is left out like one that is missing."""
+    try:
+        return _answer(side, pipe)
+    except RuntimeError as error:
+        if side is sides[0]:
+            raise
+        print(error, file=sys.stderr, flush=True)
+        return {"missing": f"failed ({str(error).strip().splitlines()[-1][:200]})"}
 
 
 def call(function: Callable[..., Any], *args: Any) -> Any:

@@ -1,5 +1,6 @@
 """What this machine can do at most: large matrix products, by either library."""
 
+import re
 import time
 from typing import Any
 
@@ -8,6 +9,8 @@ from experiments.bench.harness import Ready, Side, need
 SECONDS = 0.25  # a round
 PEERS = ("torch", "torchvision", "lightly", "transformers")
 LABELS = ("matmul (jax)", "matmul (torch)")
+# bfloat16 operations a second without sparsity, by the vendors' data sheets; the SXM parts
+PEAKS = {"H100": 989e12, "H200": 989e12, "B200": 2250e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
 
 
 def facts() -> dict[str, Any]:
@@ -25,6 +28,15 @@ def facts() -> dict[str, Any]:
     found["versions"] |= {name: importlib.metadata.version(name) for name in PEERS if importlib.util.find_spec(name)}
     allocator = os.environ.get("LD_PRELOAD") or os.environ.get("GLIBC_TUNABLES", "")
     return {"platform": jax.default_backend(), "cores": cores, "allocator": allocator, **found}
+
+
+def peak(device: str) -> float:
+    """The data sheet's operations a second of a device such as "1 x NVIDIA H100 80GB HBM3"; 0 if it is not known.
+
+    >>> peak("1 x NVIDIA H200"), peak("1 x x86_64 CPU")
+    (989000000000000.0, 0.0)
+    """
+    return next((flops for name, flops in PEAKS.items() if name in re.split(r"[ -]", device)), 0.0)
 
 
 def ceilings(gpu: bool) -> list[Side]:

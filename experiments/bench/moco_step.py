@@ -1,4 +1,4 @@
-"""MoCo's training step: ssljax against lightly's building blocks in PyTorch."""
+"""MoCo's training step: ssljax against PyTorch."""
 
 import copy
 from typing import Any
@@ -7,6 +7,7 @@ from experiments.bench.harness import Ready, Side, need
 from experiments.bench.training import autocast, compiled, jax_steps, torch_steps
 
 QUEUE, MOMENTUM, TEMPERATURE, RATE, DECAY = 4096, 0.99, 0.1, 0.06, 5e-4
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}  # of a ResNet with the CIFAR stem; any other depth is a ResNet-50
 
 
 def cifar(gpu: bool) -> list[Side]:
@@ -44,8 +45,9 @@ def our_method(depth: int, gpu: bool) -> tuple[Any, Any]:
     from ssljax.models import heads, resnet
 
     dtype = jnp.bfloat16 if gpu else jnp.float32
-    if depth == 18:
-        backbone, projector = resnet.resnet18(stem="cifar", dtype=dtype), heads.mlp((512, 128), dtype=dtype)
+    if depth in BLOCKS:
+        backbone = resnet.resnet(BLOCKS[depth], stem="cifar", dtype=dtype)
+        projector = heads.mlp((512, 128), dtype=dtype)
     else:
         backbone, projector = resnet.resnet50(dtype=dtype), heads.mlp((2048, 128), dtype=dtype)
     method = moco(backbone, projector, queue_size=QUEUE, momentum=MOMENTUM, temperature=TEMPERATURE)
@@ -75,36 +77,49 @@ def peer(depth: int, size: int, batch: int, steps: int, gpu: bool, inductor: boo
 
 
 def torch_step(depth: int, gpu: bool, inductor: bool = False) -> Any:
-    """`(query view, key view) -> loss`, one update of lightly's MoCo; views [B, 3, h, w], channels-last."""
-    torch, torchvision, _ = need("torch"), need("torchvision"), need("lightly")
-    from lightly.loss import NTXentLoss  # type: ignore[import-not-found]
-    from lightly.models import utils  # type: ignore[import-not-found]
-    from lightly.models.modules import MoCoProjectionHead  # type: ignore[import-not-found]
+    """`(query view, key view) -> loss`, one update of MoCo in PyTorch; views [B, 3, h, w], channels-last.
 
-    net = torchvision.models.resnet18() if depth == 18 else torchvision.models.resnet50()
+    Reference: algorithm 1 of arXiv 1911.05722; fused and grouped updates where torch has them.
+    """
+    torch = need("torch")
+    normalize, place = torch.nn.functional.normalize, "cuda" if gpu else "cpu"
+    net = torch_resnet(depth)
     width, net.fc = net.fc.in_features, torch.nn.Identity()
-    if depth == 18:
+    if depth in BLOCKS:
         net.conv1, net.maxpool = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False), torch.nn.Identity()
-    place = "cuda" if gpu else "cpu"
-    query = torch.nn.Sequential(net, MoCoProjectionHead(width, width, 128))
-    query = query.to(place, memory_format=torch.channels_last)
-    key = copy.deepcopy(query)
-    utils.deactivate_requires_grad(key)
-    criterion = NTXentLoss(TEMPERATURE, memory_bank_size=(QUEUE, 128)).to(place)
-    optimizer = torch.optim.SGD(query.parameters(), RATE, 0.9, weight_decay=DECAY)
-    run_query, run_key = (compiled(net, gpu) if inductor else net for net in (query, key))
+    projector = torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, 128)
+    query = torch.nn.Sequential(net, *projector).to(place, memory_format=torch.channels_last)
+    key = copy.deepcopy(query).requires_grad_(False)
+    of_query, of_key = list(query.parameters()), list(key.parameters())
+    queue, filled = normalize(torch.randn(128, QUEUE, device=place), dim=0), 0
+    optimizer = torch.optim.SGD(of_query, RATE, 0.9, weight_decay=DECAY, fused=gpu)
+    run_query, run_key = (compiled(net) if inductor else net for net in (query, key))
+
+    def encode_keys(second):
+        order = torch.randperm(len(second), device=place)
+        shuffled = second[order].contiguous(memory_format=torch.channels_last)
+        return normalize(run_key(shuffled)[torch.argsort(order)].float())
 
     def step(first, second):
-        utils.update_momentum(query, key, MOMENTUM)
+        nonlocal filled
         with autocast(gpu):
-            queries = run_query(first)
+            queries = normalize(run_query(first).float())
             with torch.no_grad():
-                shuffled, order = utils.batch_shuffle(second)
-                keys = utils.batch_unshuffle(run_key(shuffled), order)
-            loss = criterion(queries.float(), keys.float())
+                torch._foreach_lerp_(of_key, of_query, 1 - MOMENTUM)
+                keys = encode_keys(second)
+        logits = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ queue], dim=1) / TEMPERATURE
+        loss = torch.nn.functional.cross_entropy(logits, torch.zeros(len(first), dtype=torch.long, device=place))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        queue[:, filled : filled + len(keys)] = keys.T
+        filled = (filled + len(keys)) % QUEUE
         return loss
 
     return step
+
+
+def torch_resnet(depth: int) -> Any:
+    """Torchvision's ResNet of `depth` layers."""
+    models = need("torchvision").models.resnet
+    return models.ResNet(models.BasicBlock, list(BLOCKS[depth])) if depth in BLOCKS else models.resnet50()

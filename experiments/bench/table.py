@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench.harness import Measured
+from experiments.bench.training import PEAK
 
 
-def entry(measured: Sequence[Measured], ceilings: Sequence[Measured], unit: str) -> dict[str, Any]:
+def entry(measured: Sequence[Measured], ceilings: Sequence[Measured], unit: str, peak: float = 0.0) -> dict[str, Any]:
     """An entry of the results file.
 
     Args:
         measured: the first side is ours.
         ceilings: of matrix products alone; the faster one counts.
         unit: of a side's work, or of its values where there is no rate.
+        peak: the device's operations a second by its data sheet; 0: not known.
 
     Returns:
         "sides" with median, least and greatest value, rate, ratio (the side's median divided by ours: above 1, ours
-        is better) and the range of the ratios of neighbouring rounds; "flops" a round and "ceiling" where counted.
+        is better) and the range of the ratios of neighbouring rounds; "flops" a round and "ceiling" where counted, and
+        with a peak the model's operations as a share of it, "mfu".
     """
     ours = measured[0]
     ceiling = max((side.flops / side.median for side in ceilings), default=0.0)
@@ -31,9 +34,12 @@ def entry(measured: Sequence[Measured], ceilings: Sequence[Measured], unit: str)
         row = {"median": side.median, "least": min(side.values), "greatest": max(side.values)}
         if side.work != 1:
             row["rate"] = side.work / side.median
-        if ours.flops and ceiling:
-            # the same model: what is counted for ours is what the peer's step needs
-            row["share_of_ceiling"] = ours.flops * side.work / ours.work / side.median / ceiling
+        # the same model: what is counted for ours is what the peer's step needs
+        speed = ours.flops * side.work / ours.work / side.median
+        if speed and ceiling:
+            row["share_of_ceiling"] = speed / ceiling
+            if peak:
+                row["mfu"] = speed / peak
         if side is not ours:
             # by work, as a round of the one may get through more than of the other
             scale = ours.work / side.work
@@ -77,7 +83,13 @@ def _figures(row: dict[str, Any], unit: str) -> str:
         text = f"{row['rate']:.4g} {unit}, round {text} s"
     if "share_of_ceiling" in row:
         text += f", {row['share_of_ceiling']:.0%} of matmul ceiling"
-    return text + (f"; ratio {_ratio(row)}" if "ratio" in row else "")
+    return text + _of_device(row) + (f"; ratio {_ratio(row)}" if "ratio" in row else "")
+
+
+def _of_device(row: dict[str, Any]) -> str:
+    """What is known on a GPU only."""
+    text = f", {row['mfu']:.0%} MFU" if "mfu" in row else ""
+    return text + (f", {row[PEAK] / 1024:.1f} GiB" if PEAK in row else "")
 
 
 def _ratio(row: dict[str, Any]) -> str:
@@ -93,33 +105,46 @@ def as_markdown(paths: Sequence[Path]) -> str:
         own = f"{ours.get('rate', ours['median']):.4g} {found['unit']}"
         if "share_of_ceiling" in ours:
             own += f", {ours['share_of_ceiling']:.0%} of the ceiling"
+        own += _of_device(ours)
         for label, peer in peers or [("-", None)]:
-            theirs = f"{label}: {peer.get('rate', peer['median']):.4g}" if peer else "-"
+            theirs = f"{label}: {peer.get('rate', peer['median']):.4g}{_of_device(peer)}" if peer else "-"
             place = f"{where['date']}, {where['device']}, {where['commit']}"
-            bar = verdict(found["bar"], label, peer["ratio"]) if peer else found["bar"]
+            bar = verdict(found["bar"], label, peer["ratio"], ours.get("mfu", 0.0)) if peer else found["bar"]
             cells = found["title"], own, theirs, _ratio(peer) if peer else "-", bar, place
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) if len(lines) > 2 else "Not run."
 
 
-def verdict(bar: str, label: str, ratio: float) -> str:
+def verdict(bar: str, label: str, ratio: float, mfu: float = 0.0) -> str:
     """Whether a ratio meets the bar that was set for it.
 
     Args:
-        bar: such as ">= 1.5", or ">= 1 eager" where it is set for one peer.
+        bar: such as ">= 1.5", or ">= 1 eager" where it is set for one peer; after a comma perhaps ">= 45 % MFU".
         label: of the peer.
         ratio: median.
+        mfu: of our side, as a share.
 
     Returns:
         The bar after "met" or "missed"; "-" for another peer's; a bar that is not a ratio is returned unchanged.
 
     >>> verdict(">= 1.5", "lightly", 1.08), verdict(">= 1 eager", "torch.compile", 1.05), verdict("-", "JPEGs", 2.5)
     ('missed: >= 1.5', '-', '-')
+    >>> verdict(">= 1 compiled, >= 45 % MFU", "transformers compiled", 1.2, 0.41)
+    'met: >= 1 compiled, missed: >= 45 % MFU'
     """
+    verdicts = [_verdict(part, label, ratio, mfu) for part in bar.split(", ")]
+    return ", ".join(found for found in verdicts if found != "-") or "-"
+
+
+def _verdict(bar: str, label: str, ratio: float, mfu: float) -> str:
     found = re.fullmatch(r">= ([\d.]+)(?: (\w+?)d?)?", bar)
-    if found is None:
+    if found is not None:
+        least, peer = found.groups()
+        if peer and peer not in label:
+            return "-"
+        met = ratio >= float(least)
+    elif found := re.fullmatch(r">= (\d+) % MFU", bar):
+        met = mfu >= float(found[1]) / 100
+    else:
         return bar
-    least, peer = found.groups()
-    if peer and peer not in label:
-        return "-"
-    return f"{'met' if ratio >= float(least) else 'missed'}: {bar}"
+    return f"{'met' if met else 'missed'}: {bar}"

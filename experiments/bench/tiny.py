@@ -67,7 +67,7 @@ def load_libraries() -> None:
 
 def make(folder: Path) -> dict[str, Tiny]:
     """The three runs by name, with their data in `folder`, which must exist."""
-    children.call(lambda: _make_text(folder / "topics.txt", folder / "text"), folder)
+    children.call(lambda: make_text(folder / "topics.txt", folder / "text"), folder)
     pictures = make_pictures(folder / "pictures.npz")
     runs = (
         moco(pictures),
@@ -93,7 +93,7 @@ def make_pictures(path: Path) -> str:
     return f"arrays:{path}"
 
 
-def _make_text(source: Path, out: Path) -> None:
+def make_text(source: Path, out: Path) -> None:
     """Forty documents of Python's reference, prepared."""
     text = python_topics.as_text(python_topics.python_topics()[-40:])
     source.write_text(text)

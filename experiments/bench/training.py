@@ -10,6 +10,7 @@ from typing import Any
 from experiments.bench.harness import Ready, need
 
 WORKERS = 2
+PEAK = "peak_mib"  # of the device's memory, in MiB
 
 
 def jax_steps(method: Any, views: Any, optimizer: Any, batch: dict[str, Any], *, steps: int, work: float) -> Ready:
@@ -22,7 +23,7 @@ def jax_steps(method: Any, views: Any, optimizer: Any, batch: dict[str, Any], *,
 
     step = compile_step(method, views, optimizer)
     held = [init_state(method, optimizer, views, batch, 0)]
-    counted = flops.count(step, held[0], batch).total
+    counted, facts = flops.count(step, held[0], batch).total, {}
 
     def some(count):
         metrics = {}
@@ -30,7 +31,11 @@ def jax_steps(method: Any, views: Any, optimizer: Any, batch: dict[str, Any], *,
             held[0], metrics = step(held[0], batch)
         jax.block_until_ready((held[0], metrics))
 
-    return Ready(_after_one(some, steps), work=work * steps, flops=counted * steps)
+    if stats := jax.local_devices()[0].memory_stats():
+        some(1)
+        stats = jax.local_devices()[0].memory_stats() or stats
+        facts = {PEAK: round(stats["peak_bytes_in_use"] / 2**20)}
+    return Ready(_after_one(some, steps), work=work * steps, flops=counted * steps, facts=facts)
 
 
 def torch_steps(step: Any, *, steps: int, work: float, gpu: bool) -> Ready:
@@ -43,7 +48,11 @@ def torch_steps(step: Any, *, steps: int, work: float, gpu: bool) -> Ready:
         if gpu:
             torch.cuda.synchronize()
 
-    return Ready(_after_one(some, steps), work=work * steps)
+    facts = {}
+    if gpu:
+        some(1)
+        facts = {PEAK: round(torch.cuda.max_memory_allocated() / 2**20)}
+    return Ready(_after_one(some, steps), work=work * steps, facts=facts)
 
 
 def _after_one(some: Callable[[int], None], steps: int) -> Callable[[], float]:
@@ -64,13 +73,13 @@ def torch_loader(data: Any, **options: Any) -> Any:
     return torch.utils.data.DataLoader(data, **processes, **options)
 
 
-def compiled(module: Any, gpu: bool) -> Any:
-    """torch.compile with the best mode for the device."""
-    torch = need("torch")
-    return torch.compile(module, mode="max-autotune" if gpu else "default")
+def compiled(module: Any) -> Any:
+    """torch.compile in its default mode; "max-autotune" takes minutes a model on a GPU."""
+    return need("torch").compile(module)
 
 
 def autocast(gpu: bool) -> Any:
-    """Bfloat16 on a GPU, float32 elsewhere."""
+    """Bfloat16 on a GPU, float32 elsewhere; convolutions by the fastest of cuDNN's kernels."""
     torch = need("torch")
+    torch.backends.cudnn.benchmark = gpu
     return torch.autocast("cuda" if gpu else "cpu", torch.bfloat16, enabled=gpu)

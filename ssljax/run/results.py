@@ -81,6 +81,7 @@ def write_results(
     write(epath.Path(workdir) / "results.json", json.dumps(rounded, indent=2))
     write(epath.Path(workdir) / "record.json", json.dumps(record, indent=2))
     if config.record:
+        RESULTS.mkdir(parents=True, exist_ok=True)
         path = RESULTS / f"{name}.json"
         earlier = json.loads(path.read_text()) if path.exists() else []
         write(path, json.dumps([*earlier, record], indent=2) + "\n")
@@ -117,7 +118,6 @@ def write_report(
     )
     write_report(f"{workdir}/report.html", report)
     if config.record:
-        RESULTS.mkdir(parents=True, exist_ok=True)
         figure = page["figures"][0][1] if "figures" in page else None
         figure = figure or plots.embedding_map(page["embeddings"][0], page["embeddings"][1], page["class_names"])
         (RESULTS / f"{name}.png").write_bytes(figure)
