@@ -29,6 +29,7 @@ def open_embedded(which: str, split: str) -> Reader:
 
 def open_arrays(file: str, split: str) -> Reader:
     """One split of an `.npz` file; `open_source` states the layouts."""
+    file = str(Path(file).expanduser())
     arrays = _load(file, split)
     labels, names = arrays.get(f"{split}_labels"), arrays.get("class_names")
     if f"{split}_images" in arrays:

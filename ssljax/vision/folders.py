@@ -1,36 +1,56 @@
-"""Pictures in a folder: a sub-folder for each class, or loose files."""
+"""Pictures in a folder: a sub-folder for each class, with folders in it at any depth, or loose files."""
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from ssljax.data.tfds_sets import missing_split
 from ssljax.types import BadInputError
 from ssljax.vision.reader import Reader
 
-ENDINGS = (".jpg", ".jpeg", ".png")
+ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".tga")
+ENDINGS += (".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".avif")
 SPLITS = ("train", "val", "valid", "validation", "test")
 
 
 def open_folder(path: str, split: str) -> Reader:
     """The pictures in `path`/`split` if that exists, else in `path`; `open_source` says how they are read."""
-    root = _root(Path(path), split)
-    entries = [entry for entry in os.scandir(root) if not entry.name.startswith(".")]
-    classes = sorted(entry.name for entry in entries if entry.is_dir())
-    loose = sorted(entry.name for entry in entries if entry.is_file() and _is_picture(entry.name))
-    inside = [(file, label) for label, name in enumerate(classes) for file in _pictures_under(root, name)]
-    if loose and inside:
-        raise BadInputError(f"folder:{root} has class folders and loose pictures; keep one kind.")
-    files = inside or [(file, None) for file in loose]
+    root = _root(Path(path).expanduser(), split)
+    other: Counter[str] = Counter()
+    with _entries(root) as entries:
+        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        folders = [entry.name for entry in shown if entry.is_dir()]
+        loose = [entry.name for entry in shown if entry.is_file() and _is_picture(entry.name, other)]
+    inside = {name: sorted(_pictures_under(root, name, (_identity(root),), other)) for name in folders}
+    classes = tuple(name for name, files in inside.items() if files)
+    files = [(file, label) for label, name in enumerate(classes) for file in inside[name]]
+    if loose:
+        # whatever the folders beside them stand for, it is not every picture's class
+        files = [(file, None) for file in sorted([*loose, *(file for file, _ in files)])]
     if not files:
-        raise BadInputError(f"folder:{root} has no pictures; put .jpg or .png files there or in sub-folders.")
+        raise BadInputError(f"folder:{root} has no pictures; put files such as .jpg or .png there or in sub-folders.")
     return Reader(
         name=f"folder:{root}",
         length=len(files),
         read=lambda i: ((root / files[i][0]).read_bytes(), files[i][1]),
         picture_name=lambda i: str(root / files[i][0]),
-        class_names=tuple(classes) if inside else None,
-        identity="\n".join(file for file, _ in files).encode(),
+        class_names=None if loose else classes,
+        identity=b"\n".join(os.fsencode(file) for file, _ in files),
+        notes=tuple(_notes(root, [name for name in folders if not inside[name]], other, bool(loose and classes))),
     )
+
+
+def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> Iterator[str]:
+    if empty:
+        names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+        yield f"folder:{root}: no pictures in {names}, which are no classes."
+    if other:
+        kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in other.most_common(5))
+        more = f" and {len(other) - 5} other kinds" if len(other) > 5 else ""
+        yield f"folder:{root}: {other.total()} files are not read as pictures ({kinds}{more})."
+    if mixed:
+        yield f"folder:{root}: there are loose pictures beside the sub-folders, so that all are taken as unlabelled."
 
 
 def _root(path: Path, split: str) -> Path:
@@ -44,15 +64,36 @@ def _root(path: Path, split: str) -> Path:
     return path
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
+def _is_picture(name: str, other: Counter[str]) -> bool:
+    """By its ending; counts the others' endings."""
+    ending = os.path.splitext(name)[1].lower()
+    if ending not in ENDINGS:
+        other[ending] += 1
+    return ending in ENDINGS
 
 
-def _pictures_under(root: Path, name: str) -> list[str]:
-    found = (
-        os.path.join(os.path.relpath(folder, root), file)
-        for folder, _, files in os.walk(root / name)
-        for file in files
-        if _is_picture(file)
-    )
-    return sorted(found)
+def _pictures_under(root: Path, name: str, above: tuple, other: Counter[str]) -> Iterator[str]:
+    """Pictures in a folder and those in it, linked ones too; `above` are the folders on the way there."""
+    identity = _identity(root / name)
+    if identity in above:
+        return  # a link to a folder that it is in
+    with _entries(root / name) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        for entry in shown:
+            inner = os.path.join(name, entry.name)
+            if entry.is_dir():
+                yield from _pictures_under(root, inner, (*above, identity), other)
+            elif entry.is_file() and _is_picture(entry.name, other):
+                yield inner
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _entries(folder: Path):
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise BadInputError(f"folder:{folder} cannot be read ({error.strerror}); fix or remove it.") from error

@@ -96,7 +96,7 @@ def open_packed(path: str, split: str) -> Reader:
     Raises:
         BadInputError: there is none, or it is of another kind, cut short or damaged.
     """
-    root, name = Path(path), f"packed:{path}"
+    root, name = Path(path).expanduser(), f"packed:{path}"
     if not root.is_dir():
         raise BadInputError(f"{name}: there is no such directory; make it with python -m experiments.pack_images.")
     directory = root / split

@@ -17,6 +17,7 @@ class Reader(NamedTuple):
         class_names: a name for each label, or None if unlabelled.
         identity: bytes that distinguish this set from others, pictures apart.
         channels: number of channels of the decoded pictures.
+        notes: sentences on what was passed over, for the user.
     """
 
     name: str
@@ -26,3 +27,4 @@ class Reader(NamedTuple):
     class_names: tuple[str, ...] | None
     identity: bytes
     channels: int = 3
+    notes: tuple[str, ...] = ()

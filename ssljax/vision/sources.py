@@ -35,6 +35,7 @@ class Source:
         class_names: a name for each label, or None if unlabelled.
         num_classes: their number, or None if unlabelled.
         bad: the unreadable pictures met so far, `{name: reason}`.
+        notes: sentences on what was passed over when it was opened.
     """
 
     def __init__(self, reader: Reader, reopen: Callable[[], "Source"], skip_bad: bool, min_side: int | None):
@@ -43,6 +44,8 @@ class Source:
         self.class_names = reader.class_names
         self.num_classes = None if reader.class_names is None else len(reader.class_names)
         self.bad: dict[str, str] = {}
+        self.notes = reader.notes
+        self._labels: tuple[int, ...] | None = None  # what this set's labels are called instead
 
     def __len__(self) -> int:
         return self._reader.length
@@ -54,7 +57,22 @@ class Source:
         return f"<{self.name}: {len(self)} pictures>"
 
     def __reduce__(self):
-        return self._reopen, ()
+        return _reopened, (self._reopen, self.class_names)
+
+    def with_classes_of(self, other: "Source") -> "Source":
+        """This set with the labels that `other` has for classes of the same names.
+
+        Raises:
+            BadInputError: this set has a class that `other` has not.
+        """
+        if self.class_names is None or other.class_names is None or self.class_names == other.class_names:
+            return self
+        known = set(other.class_names)
+        unknown = [name for name in self.class_names if name not in known]
+        if unknown:
+            names = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+            raise BadInputError(f"{self.name} has classes that {other.name} has not: {names}; rename or remove them.")
+        return _reopened(self._reopen, other.class_names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
@@ -78,7 +96,9 @@ class Source:
         picture, label = self._reader.read(position)
         if isinstance(picture, bytes):
             picture = pictures.decode(picture, channels=self._reader.channels, min_side=self._min_side)
-        return {"image": picture} if label is None else {"image": picture, "label": label}
+        if label is None:
+            return {"image": picture}
+        return {"image": picture, "label": label if self._labels is None else self._labels[label]}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -94,6 +114,16 @@ class Source:
         return f"{len(self)}-{digest.hexdigest()[:16]}"
 
 
+def _reopened(reopen: Callable[[], Source], class_names: tuple[str, ...] | None) -> Source:
+    """A source opened anew, its labels being positions in `class_names`."""
+    source = reopen()
+    if class_names is not None and class_names != source.class_names:
+        positions = {name: label for label, name in enumerate(class_names)}
+        source._labels = tuple(positions[name] for name in source.class_names or ())
+        source.class_names, source.num_classes = class_names, len(class_names)
+    return source
+
+
 def open_source(
     spec: str, split: str, *, skip_bad: bool = False, data_dir: str | None = None, min_side: int | None = None
 ) -> Source:
@@ -102,8 +132,9 @@ def open_source(
     Args:
         spec: one of
             `tfds:NAME`, a tensorflow-datasets set prepared as array_record (TensorFlow is not needed);
-            `folder:PATH`, JPEG and PNG files of any size and mode, always read as RGB, in PATH/`split` if it
-            exists, else in PATH: a folder for each class (classes are the sorted names) or loose files;
+            `folder:PATH`, JPEG, PNG, WebP, TIFF and other files of any size and mode, always read as RGB, in
+            PATH/`split` if it exists, else in PATH: a folder for each class (classes are the sorted names of those
+            with pictures, at any depth and through links), or loose files, with which all are unlabelled;
             `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], or `{split}_jpeg`,
             uint8, encoded pictures end to end, read as RGB, picture i from `{split}_offsets[i]` to `[i + 1]`;
             and optionally `{split}_labels`, int [N], and `class_names`;

@@ -104,8 +104,11 @@ def _open(config: PictureConfig, evaluation: Pictures, views: Views) -> Data:
     train = sources.open_source(config.data, evaluation.train, **options)
     test = sources.open_source(config.data, evaluation.test, **options)
     check_enough(train, config.batch_size)
+    for note in (*train.notes, *test.notes):
+        print(note)
     for source in (train, test):
         require_labels(source)
+    test = test.with_classes_of(train)
     centre = pictures.resize_center(views.sizes[0], evaluation.resize) if views.on_host else None
     return Data(
         train=train,

@@ -82,12 +82,6 @@ def test_what_is_missing_is_named(tmp_path):
         open_source("embedded:fashion_mnist", "valid")
 
 
-def test_a_folder_must_not_mix_loose_files_and_classes(classes):
-    (classes[0] / "loose.png").write_bytes(encoded(colours(4, 4)))
-    with pytest.raises(BadInputError, match="keep one kind"):
-        open_source(f"folder:{classes[0]}", "train")
-
-
 IMAGES = np.zeros((3, 2, 2), np.uint8)
 
 
