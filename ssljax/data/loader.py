@@ -15,7 +15,17 @@ import numpy as np
 from ssljax import sharding
 from ssljax.data import resident
 from ssljax.data.order import batch_indices, record_rng
-from ssljax.data.records import Record, Transform, check_enough, name_of, read_record, require_labels, skips, summary
+from ssljax.data.records import (
+    Record,
+    Transform,
+    arrays_of,
+    check_enough,
+    name_of,
+    read_record,
+    require_labels,
+    skips,
+    summary,
+)
 from ssljax.data.workers import in_processes, take
 from ssljax.types import Array, BadInputError
 
@@ -69,8 +79,7 @@ def batches(
     steps = range(start_step + shift, num_steps + shift)
     room = sharding.data_devices() * (resident.budget() if resident_bytes is None else resident_bytes)
     if transform is None and len(source) * _record_bytes(read_record(source, 0), fields) <= room:
-        records = _read_all(source, None, range(len(source)))
-        arrays = _stack(source, records, fields or _inputs(records[0]))
+        arrays = _everything(source, None, range(len(source)), fields or _inputs(read_record(source, 0)))
         return _resident_batches(arrays, seed, batch_size, steps, undrawn)
     return _streamed_batches(source, transform, fields, seed, batch_size, steps, workers)
 
@@ -95,7 +104,18 @@ def load_all(
     count = len(source) if limit is None else min(limit, len(source))
     if count < 1:
         raise BadInputError(f"{name_of(source)}: limit={limit} reads no records; give 1 to {len(source)}.")
-    records = _read_all(source, transform, [k * len(source) // count for k in range(count)])
+    return _everything(source, transform, [k * len(source) // count for k in range(count)], fields)
+
+
+def _everything(
+    source: Any, transform: Transform | None, indices: Sequence[int], fields: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Records as arrays; a source that is in memory already gives its own, a set of many GB is not copied."""
+    whole = arrays_of(source) if transform is None else None
+    if whole is not None and all(field in whole for field in fields):
+        chosen = slice(None) if len(indices) == len(source) else np.asarray(indices)
+        return {field: whole[field][chosen] for field in fields or whole}
+    records = _read_all(source, transform, indices)
     return _stack(source, records, fields or [field for field in records[0] if field != "skipped"])
 
 

@@ -44,6 +44,11 @@ def summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
 
 
+def arrays_of(source: Any) -> dict[str, np.ndarray] | None:
+    """{field: [N, ...]} of a source that is in memory as a whole, in its order; None of one that is not."""
+    return getattr(source, "arrays", None)
+
+
 def check_enough(source: Any, batch_size: int) -> None:
     """Make sure that there are examples for at least one batch.
 

@@ -96,7 +96,8 @@ def place(arrays: dict[str, np.ndarray]) -> dict[str, Array]:
         def share(index: tuple[slice, ...]) -> np.ndarray:
             start, stop, _ = index[0].indices(rows)
             part = values[start:stop]
-            return np.pad(part, [(0, stop - start - len(part)), *[(0, 0)] * (values.ndim - 1)])
+            missing = stop - start - len(part)
+            return np.pad(part, [(0, missing), *[(0, 0)] * (values.ndim - 1)]) if missing else part
 
         return _lay_out(shape, placed, share)
 

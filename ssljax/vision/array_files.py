@@ -16,6 +16,7 @@ WANTED = "SPLIT_images (uint8 [N, H, W] or [N, H, W, C]) or SPLIT_jpeg (uint8) a
 
 MOST_CLASSES = 1 << 20  # where labels alone say how many there are
 HIGHEST_RATIO = 1032  # deflate's
+ALIGNMENT, PIECE = 64, 1 << 20  # bytes; zipfile makes a copy of what it reads at once
 HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
 
 
@@ -105,15 +106,31 @@ def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with stored.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
+        shape, by_columns, dtype = header(stream)
         if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) > info.file_size:
             raise ValueError(f"{info.filename} claims {dtype} {list(shape)} in {info.file_size} bytes")
+        if not (by_columns or dtype.hasobject):
+            array = _aligned(shape, dtype)
+            rest = array.reshape(-1).view(np.uint8).data
+            while rest and (count := stream.readinto(rest[:PIECE])):  # type: ignore[attr-defined]
+                rest = rest[count:]
+            if rest or stream.read(1):
+                raise ValueError(f"{info.filename} holds more or less than its array")
+            return array
     with stored.open(info) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         # the checksum is compared at the end of the member only
         if stream.read(1):
             raise ValueError(f"{info.filename} holds more than its array")
     return array
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that jax uses on a CPU as it is: others are copied."""
+    size = math.prod(shape) * dtype.itemsize
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
@@ -156,4 +173,11 @@ def _reader(
         picture_name=lambda i: f"{name}: picture {i}",
         class_names=class_names,
         identity=layout + (b"" if labels is None else labels.tobytes()),
+        arrays=_in_memory(pictures, labels),
     )
+
+
+def _in_memory(pictures: np.ndarray | _Encoded, labels: np.ndarray | None) -> dict[str, np.ndarray] | None:
+    if isinstance(pictures, _Encoded):
+        return None
+    return {"image": pictures} if labels is None else {"image": pictures, "label": labels}

@@ -18,6 +18,7 @@ class Reader(NamedTuple):
         identity: bytes that distinguish this set from others, pictures apart.
         channels: number of channels of the decoded pictures.
         notes: sentences on what was passed over, for the user.
+        arrays: all records as arrays, where the pictures are in memory: "image" uint8[N, H, W, C], "label" int[N].
     """
 
     name: str
@@ -28,3 +29,4 @@ class Reader(NamedTuple):
     identity: bytes
     channels: int = 3
     notes: tuple[str, ...] = ()
+    arrays: dict[str, np.ndarray] | None = None

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ssljax.types import BadInputError
 from ssljax.vision import pictures
 from ssljax.vision.array_files import open_arrays, open_embedded
@@ -58,6 +60,18 @@ class Source:
 
     def __reduce__(self):
         return _reopened, (self._reopen, self.class_names)
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray] | None:
+        """All records as arrays, where the set is in memory anyway: "image" and, where there are labels, "label"."""
+        arrays = self._reader.arrays
+        if arrays is None or "label" not in arrays:
+            return arrays
+        labels = arrays["label"].astype(np.int32)
+        return {
+            "image": arrays["image"],
+            "label": labels if self._labels is None else np.array(self._labels, np.int32)[labels],
+        }
 
     def with_classes_of(self, other: "Source") -> "Source":
         """This set with the labels that `other` has for classes of the same names.

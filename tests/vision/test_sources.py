@@ -1,13 +1,16 @@
 """Sources of arrays and folders: what they hold, how pictures are decoded, fingerprints."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ssljax.data import loader
 from ssljax.types import BadInputError
-from ssljax.vision.sources import open_source
+from ssljax.vision import array_files
+from ssljax.vision.sources import Source, open_source
 from tests.vision.picture_files import RNG, colours, encoded, save
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -147,3 +150,44 @@ def test_cifar10():
     labels = [source[i]["label"] for i in range(0, 10_000, 100)]
     assert set(labels) == set(range(10))
     assert source[0]["image"].shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("limit", [None, 7])
+def test_a_set_in_memory_is_loaded_as_its_records(tmp_path, labelled, limit):
+    images = RNG.integers(0, 256, (20, 4, 6), dtype=np.uint8)
+    labels = {"train_labels": np.arange(20, dtype=np.uint8) % 3} if labelled else {}
+    source = open_source(save(tmp_path / "x.npz", train_images=images, **labels), "train")
+    found = loader.load_all(source, limit=limit)
+    records = [source[k * 20 // limit] for k in range(limit)] if limit else list(source)
+    assert found.keys() == records[0].keys()
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, np.stack([record[name] for record in records]))
+        assert values.dtype == (np.uint8 if name == "image" else np.int32)
+
+
+def test_a_set_in_memory_is_neither_copied_nor_read_picture_by_picture(tmp_path, monkeypatch):
+    read, original = [], Source.__getitem__
+    monkeypatch.setattr(Source, "__getitem__", lambda self, index: read.append(index) or original(self, index))
+    images = RNG.integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
+    source = open_source(save(tmp_path / "x.npz", train_images=images, train_labels=np.zeros(64, int)), "train")
+    held = next(loader.batches(source, batch_size=8, num_steps=2, undrawn=True)).arrays["image"]
+    whole = loader.load_all(source)["image"]
+    assert len(read) <= 3
+    assert held.unsafe_buffer_pointer() == whole.ctypes.data == source.arrays["image"].ctypes.data
+    np.testing.assert_array_equal(np.asarray(held), images)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+@pytest.mark.parametrize("shape", [(0,), (3,), (2, 3, 4), (70_000, 20)])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_members_of_any_size_are_read(tmp_path, dtype, shape, compressed):
+    values = RNG.integers(0, 100, shape).astype(dtype)
+    (np.savez_compressed if compressed else np.savez)(
+        tmp_path / "x.npz", train_images=np.zeros((1, 2, 2), np.uint8), other=values, columns=np.asfortranarray(values)
+    )
+    with zipfile.ZipFile(tmp_path / "x.npz") as stored:
+        for name in ("other", "columns"):
+            found = array_files._member(stored, stored.getinfo(f"{name}.npy"))
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(found, values)
