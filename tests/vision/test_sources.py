@@ -171,6 +171,7 @@ def test_a_set_in_memory_is_neither_copied_nor_read_picture_by_picture(tmp_path,
     monkeypatch.setattr(Source, "__getitem__", lambda self, index: read.append(index) or original(self, index))
     images = RNG.integers(0, 256, (64, 8, 8, 3), dtype=np.uint8)
     source = open_source(save(tmp_path / "x.npz", train_images=images, train_labels=np.zeros(64, int)), "train")
+    assert source.arrays is not None
     held = next(loader.batches(source, batch_size=8, num_steps=2, undrawn=True)).arrays["image"]
     whole = loader.load_all(source)["image"]
     assert len(read) <= 3
