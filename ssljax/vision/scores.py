@@ -16,6 +16,7 @@ from ssljax.run.task import Learner
 from ssljax.types import Method
 from ssljax.vision import views
 from ssljax.vision.config import Knn, PictureConfig, Pictures
+from ssljax.vision.controls import raw_features
 from ssljax.vision.sources import Source
 
 POINTS = 2000  # test pictures that the diagnostics and the report's map use
@@ -113,15 +114,11 @@ def evaluations(
         return {label: _quick_row(evaluation, data, seen, train()["label"], asked)}
 
     def pixels() -> Results:
-        seen, asked = (_flat(images["image"]) for images in (train(), data.tested()))
+        seen, asked = (raw_features(images["image"]) for images in (train(), data.tested()))
         both = [dict.fromkeys((evaluation.backbone, evaluation.knn.on), values) for values in (seen, asked)]
         return {"pixels": _quick_row(evaluation, data, both[0], train()["label"], both[1])}
 
     return {"pixels": pixels} | {label: functools.partial(row, label, learner) for label, learner in rows.items()}
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
 def _quick_row(evaluation: Pictures, data: Data, train: dict, train_labels: np.ndarray, test: dict) -> dict[str, float]:
