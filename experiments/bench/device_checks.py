@@ -64,7 +64,7 @@ def steps(shrink: bool) -> dict[str, Callable[[Any], Any]]:
     from experiments.bench import bert_step, moco_step, views
     from ssljax.vision.views import cifar
 
-    rows, depth, size = (8, 10, "tiny") if shrink else (32, 18, "mini")
+    rows, depth, size = (8, 4, "tiny") if shrink else (32, 18, "mini")
     pictures = {"image": jnp.asarray(views.pictures(rows, 32))}
     words = {name: jnp.asarray(values) for name, values in bert_step.masked_batch(rows, rows).items()}
     return {

@@ -7,7 +7,7 @@ from experiments.bench.harness import Ready, Side, need
 from experiments.bench.training import autocast, compiled, jax_steps, torch_steps
 
 QUEUE, MOMENTUM, TEMPERATURE, RATE, DECAY = 4096, 0.99, 0.1, 0.06, 5e-4
-BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2)}  # of a ResNet with the CIFAR stem; any other depth is a ResNet-50
+BLOCKS = {4: (1,), 18: (2, 2, 2, 2)}  # of a ResNet with the CIFAR stem; any other depth is a ResNet-50
 
 
 def cifar(gpu: bool) -> list[Side]:
@@ -47,7 +47,7 @@ def our_method(depth: int, gpu: bool) -> tuple[Any, Any]:
     dtype = jnp.bfloat16 if gpu else jnp.float32
     if depth in BLOCKS:
         backbone = resnet.resnet(BLOCKS[depth], stem="cifar", dtype=dtype)
-        projector = heads.mlp((512, 128), dtype=dtype)
+        projector = heads.mlp((64 << len(BLOCKS[depth]) - 1, 128), dtype=dtype)
     else:
         backbone, projector = resnet.resnet50(dtype=dtype), heads.mlp((2048, 128), dtype=dtype)
     method = moco(backbone, projector, queue_size=QUEUE, momentum=MOMENTUM, temperature=TEMPERATURE)
@@ -120,6 +120,13 @@ def torch_step(depth: int, gpu: bool, inductor: bool = False) -> Any:
 
 
 def torch_resnet(depth: int) -> Any:
-    """Torchvision's ResNet of `depth` layers."""
-    models = need("torchvision").models.resnet
-    return models.ResNet(models.BasicBlock, list(BLOCKS[depth])) if depth in BLOCKS else models.resnet50()
+    """Torchvision's ResNet of `depth` layers; one of fewer than four stages leaves out the last."""
+    torch, models = need("torch"), need("torchvision").models.resnet
+    if depth not in BLOCKS:
+        return models.resnet50()
+    blocks = BLOCKS[depth]
+    net = models.ResNet(models.BasicBlock, [*blocks, 1, 1, 1][:4])
+    for stage in range(len(blocks), 4):
+        setattr(net, f"layer{stage + 1}", torch.nn.Identity())
+    net.fc = torch.nn.Linear(64 << len(blocks) - 1, 1)
+    return net
