@@ -1,10 +1,12 @@
 """How far MoCo v2, MoCo v3 and BERT-large scale: bytes sent on 8 to 1,024 chips, and the batch that they ask for.
 
-The train step is compiled for 8, 16 and 64 chips of v5e with 32 rows of the batch on each. What the first two programs
-send gives what is fixed and what grows with the batch; rings are assumed beyond, and the third program says how well
-that holds. Slices of v5e and v6e end at 256 chips. Figures and plot go to experiments/results/scaling.json and .png.
+The train step is compiled for three slices of v5e with 32 rows of the batch on each chip. What two of the programs
+with the same kinds of collectives send gives what is fixed and what grows with the batch; rings are assumed beyond, and
+the third program says how well that holds. The programs are for 8, 16 and 64 chips; MoCo v2's for 16, 64 and 256, since
+from 16 on its ShuffleBN exchanges pictures and no longer gathers them. Slices of v5e and v6e end at 256 chips. Figures
+and plot go to experiments/results/scaling.json and .png.
 
-JAX_OPTIMIZATION_LEVEL=O1 takes a quarter of the time and is recorded. It is not for MoCo v2: what that gathers of its
+JAX_OPTIMIZATION_LEVEL=O1 takes a quarter of the time and is recorded. It is not for MoCo v2: what that exchanges of its
 pictures is then twice as wide, in float32.
 
 Paper: none
@@ -15,6 +17,7 @@ Differs: estimates from published peak figures; nothing is run on a TPU
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import sys
@@ -31,6 +34,7 @@ from ssljax.types import BadInputError
 
 ROWS = 32
 COMPILED = (8, 16, 64)
+EXCHANGED = {"moco_v2_imagenet": (16, 64, 256)}
 SIZES = tuple(2**power for power in range(3, 11))
 RECIPES = {
     "moco_v2_imagenet": lambda count: ("--batch-size", str(ROWS * count), "--batch-norm-groups", str(count)),
@@ -63,7 +67,7 @@ def run(config: Config, ask: Callable[[dict[str, Any]], dict[str, Any]] = childr
         raise BadInputError(f"only={', '.join(sorted(unknown))}: unknown recipe; use one of {', '.join(RECIPES)}.")
     out = Path(config.out)
     for name in config.only:
-        points = [_point(name, count, ask) for count in COMPILED]
+        points = [_point(name, count, ask) for count in EXCHANGED.get(name, COMPILED)]
         held = json.loads(out.read_text()) if out.exists() else {}
         about = {"versions": making.versions(), "date": time.strftime("%Y-%m-%d")}
         records.write(out, json.dumps(held | {name: figures(points) | about}, indent=1) + "\n")
@@ -84,20 +88,25 @@ def _point(name: str, count: int, ask: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def figures(points: list[scaling.Point]) -> dict[str, Any]:
-    """From the compiled steps, the two smallest first, to the curves; None for a batch that is never reached."""
-    growth = scaling.fit(points[0], points[1])
+    """From the compiled steps, in order, to the curves from the smallest on; None for a batch that is never reached."""
+    # on many chips the compiler adds up what it gathers on few: two that differ so give no line
+    alike = (pair for pair in itertools.combinations(points, 2) if pair[0].payload.keys() == pair[1].payload.keys())
+    fitted = next(alike, tuple(points[:2]))
+    growth = scaling.fit(*fitted)
+    others = [point for point in points if point not in fitted]
+    sizes = [count for count in SIZES if count >= points[0].chips]
     each = points[-1].passes / points[-1].chips / points[-1].rows
     least = {}
     for kind, chip in chips.CHIPS.items():
-        sizes = [count for count in SIZES if count <= math.prod(chip.shapes[-1])]
-        least[kind] = {str(count): _batch(scaling.least_rows(growth, each, chip, count), count) for count in sizes}
+        there = [count for count in sizes if count <= math.prod(chip.shapes[-1])]
+        least[kind] = {str(count): _batch(scaling.least_rows(growth, each, chip, count), count) for count in there}
     return {
         "rows_per_chip": ROWS,
         "compiled": [point._asdict() for point in points],
         "growth": {kind: found._asdict() for kind, found in growth.items()},
         "tera_operations_per_row": each / 1e12,
-        "greatest_difference_from_compiled": scaling.disagreement(growth, points[2:]),
-        "bytes_sent_per_chip": {str(count): round(scaling.bytes_sent(growth, count, ROWS)) for count in SIZES},
+        "greatest_difference_from_compiled": scaling.disagreement(growth, others),
+        "bytes_sent_per_chip": {str(count): round(scaling.bytes_sent(growth, count, ROWS)) for count in sizes},
         "least_global_batch": least,
     }
 

@@ -11,6 +11,7 @@ from flax import struct
 from ssljax import diagnostics, sharding
 from ssljax import queue as negatives
 from ssljax.losses import contrastive
+from ssljax.methods import shuffle as shuffle_bn
 from ssljax.methods import teacher
 from ssljax.types import Array, BadInputError, Encoder, Method, PyTree, chain
 
@@ -70,6 +71,11 @@ def moco(
 
     Differs from the paper:
         The momentum update comes after the optimiser's, see `teacher.average`.
+        From 16 devices on, where the batch allows it, the permutation of ShuffleBN is balanced: each device deals out
+        its rows in random order and equal shares to itself and 7 or more others (`shuffle.permutation`). A device then
+        sends the same however many there are; the paper's permutation, drawn from all, takes a gather of the whole
+        batch. At most an eighth of a device's pictures stay on it, as many as on the paper's eight GPUs. What is drawn
+        depends on the number of devices then.
     """
     teacher.check_momentum(momentum)
     teacher.check_temperature(temperature)
@@ -132,9 +138,9 @@ def _encode_keys(encode: Callable[[Array], tuple[Array, PyTree]], images: Array,
     if shuffle is None:
         keys, stats = encode(images)
         return contrastive.l2_normalize(keys), stats
-    order = jax.random.permutation(shuffle, images.shape[0])
-    keys, stats = encode(sharding.take_rows(images, order))
-    return sharding.take_rows(contrastive.l2_normalize(keys), jnp.argsort(order)), stats
+    permute, restore = shuffle_bn.permutation(shuffle, images.shape[0])
+    keys, stats = encode(permute(images))
+    return restore(contrastive.l2_normalize(keys)), stats
 
 
 def _metrics(query: Array, keys: Array, logits: Array) -> dict[str, Array]:

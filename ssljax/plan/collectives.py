@@ -27,13 +27,13 @@ class Collective(NamedTuple):
 def read(program: hlo.Program, devices: int) -> dict[str, Collective]:
     """The collectives of one run of a program, by kind.
 
-    A compiler that overlaps one with computing writes it out several times under one channel; it counts once.
+    A compiler that overlaps one with computing writes it into several fusions; it counts once.
 
     Args:
         program: from `hlo.parse`.
         devices: that it was compiled for; the size of a group where the text does not say.
     """
-    counts = hlo.times(program)
+    counts, fused = hlo.times(program), hlo.fused(program)
     found = {kind: Collective() for kind in KINDS}
     seen = set()
     for name, instructions in program.computations.items():
@@ -41,10 +41,10 @@ def read(program: hlo.Program, devices: int) -> dict[str, Collective]:
             kind = next((k for k in KINDS if instruction.opcode in (k, f"{k}-start")), None)
             if kind is None or not counts.get(name):
                 continue
-            channel = re.search(r"channel_id=(\d+)", instruction.text)
-            if channel and (kind, channel[1]) in seen:
+            same = (kind, *_origin(instruction)) if name in fused else (instruction.name,)
+            if same in seen:
                 continue
-            seen.add((kind, channel[1] if channel else instruction.name))
+            seen.add(same)
             group = group_size(instruction.text, devices)
             kind, size = _sized(kind, name, instruction, group)
             rounds, one = counts[name], found[kind]
@@ -70,6 +70,13 @@ def group_size(text: str, devices: int) -> int:
         sides = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         return math.prod(int(sides[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
     return devices
+
+
+def _origin(instruction: hlo.Instruction) -> tuple[str, ...]:
+    """What copies of one collective share; those of all `shard_map`s have one channel, but come from other lines."""
+    patterns = (r"channel_id=(\d+)", r'op_name="([^"]*)"', r"stack_frame_id=(\d+)")
+    found = [match[1] if (match := re.search(each, instruction.text)) else "" for each in patterns]
+    return tuple(found) if found[0] else (instruction.name,)
 
 
 def _sized(kind: str, computation: str, instruction: hlo.Instruction, group: int) -> tuple[str, float]:

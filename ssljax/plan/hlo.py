@@ -96,6 +96,13 @@ def times(program: Program) -> dict[str, int]:
     return dict(found)
 
 
+def fused(program: Program) -> set[str]:
+    """The computations that are parts of other instructions, such as fusions, and not run by themselves."""
+    runs = ("while", "conditional", "call", "async-start")
+    instructions = (each for listed in program.computations.values() for each in listed)
+    return {name for each in instructions if each.opcode not in runs for name in each.called}
+
+
 def trips(program: Program, loop: Instruction) -> int:
     """How often a loop that counts from 0 goes round; 1 where its condition does not say."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.text):

@@ -35,20 +35,26 @@ class Growth(NamedTuple):
     Attributes:
         fixed: whatever the batch, such as gradients.
         per_row: for each row of the global batch, such as what is gathered of it.
+        per_own_row: for each row on one chip, such as what is exchanged of them.
     """
 
     fixed: float
     per_row: float
+    per_own_row: float = 0.0
 
 
 def fit(first: Point, second: Point) -> dict[str, Growth]:
-    """What is fixed and what grows with the global batch, from two steps on different numbers of chips."""
+    """What is fixed and what grows with the global batch, from two steps on different numbers of chips.
+
+    An all-to-all exchanges rows of the batch: what is the same for both numbers grows with the rows on a chip.
+    """
     one, other = first.chips * first.rows, second.chips * second.rows
     found = {}
     for kind in sorted({*first.payload, *second.payload}):
         low, high = first.payload.get(kind, 0.0), second.payload.get(kind, 0.0)
         per_row = (high - low) / (other - one)
-        found[kind] = Growth(low - per_row * one, per_row)
+        rest = low - per_row * one
+        found[kind] = Growth(0.0, per_row, rest / first.rows) if kind == "all-to-all" else Growth(rest, per_row)
     return found
 
 
@@ -57,8 +63,11 @@ def bytes_sent(growth: dict[str, Growth], chips: int, rows: float) -> float:
 
     >>> bytes_sent({"all-reduce": Growth(800.0, 0.0), "all-gather": Growth(0.0, 10.0)}, 8, 10)
     2100.0
+    >>> bytes_sent({"all-to-all": Growth(0.0, 0.0, 800.0)}, 8, 10)
+    7000.0
     """
-    return sum(wire.sent(kind, each.fixed + each.per_row * chips * rows, chips) for kind, each in growth.items())
+    sizes = {kind: each.fixed + (each.per_row * chips + each.per_own_row) * rows for kind, each in growth.items()}
+    return sum(wire.sent(kind, size, chips) for kind, size in sizes.items())
 
 
 def disagreement(growth: dict[str, Growth], points: Sequence[Point]) -> float:

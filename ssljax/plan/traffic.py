@@ -29,14 +29,7 @@ def hbm_bytes(program: hlo.Program) -> float:
     What a fusion keeps to itself and what lies in the scratchpad is free; where only a slice of an array is read or
     written, the slice counts. Reuse of what was just read is not seen, so that this is more than a chip would move.
     """
-    counts = hlo.times(program)
-    fused = {
-        name
-        for instructions in program.computations.values()
-        for instruction in instructions
-        if instruction.opcode not in ("while", "conditional", "call", "async-start")
-        for name in instruction.called
-    }
+    counts, fused = hlo.times(program), hlo.fused(program)
     total = 0.0
     for name, instructions in program.computations.items():
         if name in fused or not counts.get(name):

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from experiments import plans, plans_scaling
-from ssljax.plan import chips, recipes
+from ssljax.plan import chips, recipes, scaling
 from ssljax.types import BadInputError
 from tests.plan.answers import Asked
 
@@ -125,11 +125,13 @@ def test_scaling_writes_figures_and_a_plot(tmp_path):
     plans_scaling.run(plans_scaling.Config(out=str(out)), Asked())
     found = json.loads(out.read_text())
     assert list(found) == list(plans_scaling.RECIPES) == ["moco_v2_imagenet", "moco_v3_imagenet", "bert_large"]
-    for each in found.values():
-        assert [point["chips"] for point in each["compiled"]] == [8, 16, 64]
-        assert list(each["bytes_sent_per_chip"]) == ["8", "16", "32", "64", "128", "256", "512", "1024"]
+    for name, each in found.items():
+        exchanges = name == "moco_v2_imagenet"  # from 16 chips on, where its curve starts
+        assert [point["chips"] for point in each["compiled"]] == ([16, 64, 256] if exchanges else [8, 16, 64])
+        sizes = ["8", "16", "32", "64", "128", "256", "512", "1024"]
+        assert list(each["bytes_sent_per_chip"]) == sizes[exchanges:]
         assert each["greatest_difference_from_compiled"] < 1e-6
-        assert each["growth"]["all-reduce"] == {"fixed": 800.0, "per_row": 0.0}
+        assert each["growth"]["all-reduce"] == {"fixed": 800.0, "per_row": 0.0, "per_own_row": 0.0}
         assert max(map(int, each["least_global_batch"]["v5e"])) == 256
         assert max(map(int, each["least_global_batch"]["v4"])) == 1024
     picture = tmp_path / "scaling.png"
@@ -137,6 +139,19 @@ def test_scaling_writes_figures_and_a_plot(tmp_path):
     assert picture.stat().st_size < 150_000
 
 
+def test_steps_with_other_kinds_of_collectives_check_the_curve_and_do_not_make_it():
+    gathers = {"all-to-all": 3200.0, "all-reduce": 1e6, "all-gather": 32 * 16 * 5.0}
+    adds = [{"all-to-all": 3200.0, "all-reduce": 1e6 + 32 * count * 5.0} for count in (64, 256)]
+    points = [scaling.Point(count, 32, sent, 1e9) for count, sent in zip((16, 64, 256), (gathers, *adds), strict=True)]
+    found = plans_scaling.figures(points)
+    assert found["growth"] == {
+        "all-reduce": pytest.approx({"fixed": 1e6, "per_row": 5.0, "per_own_row": 0.0}),
+        "all-to-all": pytest.approx({"fixed": 0.0, "per_row": 0.0, "per_own_row": 100.0}),
+    }
+    # the keys of 16 chips, once more
+    assert found["greatest_difference_from_compiled"] == pytest.approx(15 / 16 * 32 * 16 * 5 / points[0].sent)
+
+
 def test_what_does_not_fit_has_no_scaling(tmp_path):
-    with pytest.raises(BadInputError, match="does not fit on v5e-8"):
+    with pytest.raises(BadInputError, match="does not fit on v5e-16"):
         plans_scaling.run(plans_scaling.Config(out=str(tmp_path / "s.json")), Asked(fits=lambda overrides: False))

@@ -95,6 +95,21 @@ def test_a_plan_end_to_end(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_pictures_are_exchanged_on_many_chips():
+    pytest.importorskip("libtpu")
+    options = [*SMALL, "--batch-size", "128", "--batch-norm-groups", "16"]
+    request = {"what": "step", "topology": "v5e-16", "stretch": 0, "name": "demo", "options": options}
+    found = children.ask(request)["collectives"]
+    pixels, keys = 28 * 28, 64 * 4
+    exchanged = found["all-to-all"]
+    assert exchanged["count"] == 2
+    # as bfloat16, which the convolution reads, or as float32
+    assert 8 * (pixels * 2 + keys) <= exchanged["payload"] <= 8 * (pixels * 4 + keys)
+    assert exchanged["sent"] == exchanged["payload"] * 7 / 8
+    assert found["all-gather"]["payload"] == 128 * keys
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v5e-4", "v4-8"])
 def test_compiled_views_have_neither_gather_nor_loop(topology):
     pytest.importorskip("libtpu")

@@ -71,6 +71,47 @@ def test_parts_that_never_run_and_other_operations_are_left_out():
     assert set(collectives.read(hlo.parse(LOOPED), 8)) == {"all-reduce", "reduce-scatter", "all-gather"}
 
 
+EXCHANGED = """\
+%half (param_0: f32[2,64]) -> f32[4,64] {
+  %param_0 = f32[2,64]{1,0} parameter(0)
+  ROOT %all-gather.1 = f32[4,64]{1,0} all-gather(%param_0), channel_id=1, replica_groups={{0,2},{1,3}}, \
+dimensions={0}, metadata={op_name="jit(f)/all_gather" stack_frame_id=7}
+}
+
+%other_half (param_0.1: f32[2,64]) -> f32[4,64] {
+  %param_0.1 = f32[2,64]{1,0} parameter(0)
+  ROOT %all-gather.2 = f32[4,64]{1,0} all-gather(%param_0.1), channel_id=1, replica_groups={{0,2},{1,3}}, \
+dimensions={0}, metadata={op_name="jit(f)/all_gather" stack_frame_id=7}
+}
+
+%another (param_0.2: f32[2,64]) -> f32[4,64] {
+  %param_0.2 = f32[2,64]{1,0} parameter(0)
+  ROOT %all-gather.3 = f32[4,64]{1,0} all-gather(%param_0.2), channel_id=1, replica_groups={{0,2},{1,3}}, \
+dimensions={0}, metadata={op_name="jit(f)/all_gather" stack_frame_id=8}
+}
+
+ENTRY %main (p: bf16[2,3,8], q: f32[2,64]) -> f32[4,64] {
+  %p = bf16[2,3,8]{2,1,0:T(4,128)(2,1)} parameter(0)
+  %q = f32[2,64]{1,0} parameter(1)
+  %all_to_all.1 = bf16[2,3,8]{2,1,0:T(4,128)(2,1)S(1)} all-to-all(%p), channel_id=1, replica_groups={{0,2},{1,3}}, \
+dimensions={0}, metadata={op_name="jit(f)/shard_map/all_to_all" stack_frame_id=4}
+  %all_to_all.2 = (f32[1,64]{1,0}, f32[1,64]{1,0}) all-to-all(%q, %q), channel_id=1, \
+replica_groups={{0,2},{1,3}}, metadata={op_name="jit(f)/shard_map/all_to_all" stack_frame_id=4}
+  %fusion.1 = f32[4,64]{1,0} fusion(%q), kind=kCustom, calls=%half
+  %fusion.2 = f32[4,64]{1,0} fusion(%q), kind=kCustom, calls=%other_half
+  ROOT %fusion.3 = f32[4,64]{1,0} fusion(%q), kind=kCustom, calls=%another
+}
+"""
+
+
+def test_what_a_shard_map_asks_for_is_told_apart_though_it_shares_a_channel():
+    found = collectives.read(hlo.parse(EXCHANGED), 4)
+    exchanged = 2 * 3 * 8 * 2 + 2 * 64 * 4
+    assert found["all-to-all"] == (2, exchanged, exchanged / 2)  # in groups of two a half goes out
+    gathered = 2 * 4 * 64 * 4  # of the first line in two fusions
+    assert found["all-gather"] == (2, gathered, gathered / 2)
+
+
 def test_a_tpus_scatter_made_of_a_reduce_is_a_scatter():
     program = """\
 %all-reduce-scatter.1 (p: f32[64]) -> f32[8] {

@@ -24,8 +24,18 @@ def test_two_programs_say_what_is_fixed_and_what_grows():
 
 
 def test_a_kind_that_only_one_program_has_counts_as_nothing_in_the_other():
-    found = scaling.fit(compiled(8), compiled(16)._replace(payload={"all-to-all": 512.0}))
-    assert found["all-to-all"] == pytest.approx(scaling.Growth(-512.0, 2.0))
+    found = scaling.fit(compiled(8), compiled(16)._replace(payload={"reduce-scatter": 512.0}))
+    assert found["reduce-scatter"] == pytest.approx(scaling.Growth(-512.0, 2.0))
+
+
+def test_an_exchange_grows_with_the_rows_of_a_chip_and_not_with_the_chips():
+    first, second = (compiled(count)._replace(payload={"all-to-all": 32 * 3e5}) for count in (64, 256))
+    found = scaling.fit(first, second)
+    assert found == {"all-to-all": pytest.approx(scaling.Growth(0.0, 0.0, 3e5))}
+    assert math.isclose(scaling.bytes_sent(found, 1024, 16), 1023 / 1024 * 16 * 3e5)
+    assert scaling.disagreement(found, [first, second]) < 1e-12
+    # 0.1 ms of computing for 1.5 us of the network
+    assert scaling.least_rows(found, 2e10, V5E, 1024) == 0
 
 
 @pytest.mark.parametrize("count", [8, 64, 1024])
