@@ -41,6 +41,19 @@ def build_command(name: str, data_dir: str | None) -> str:
     return f"tfds build {name} --file_format=array_record" + (f" --data_dir={data_dir}" if data_dir else "")
 
 
-def missing_split(name: str, split: str, splits: Iterable[str]) -> BadInputError:
+class MissingSplitError(BadInputError):
+    """A set has no split of this name.
+
+    Attributes:
+        splits: those that it has.
+    """
+
+    splits: tuple[str, ...] = ()
+
+
+def missing_split(name: str, split: str, splits: Iterable[str]) -> MissingSplitError:
     """The error for a split that is not there, with those that are."""
-    return BadInputError(f"{name} has no split {split!r}; there are: {', '.join(sorted(splits))}.")
+    there = tuple(sorted(splits))
+    error = MissingSplitError(f"{name} has no split {split!r}; there are: {', '.join(there)}.")
+    error.splits = there
+    return error

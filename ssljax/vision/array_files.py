@@ -174,6 +174,7 @@ def _reader(
         class_names=class_names,
         identity=layout + (b"" if labels is None else labels.tobytes()),
         arrays=_in_memory(pictures, labels),
+        labels=labels,
     )
 
 

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from ssljax.data.tfds_sets import missing_split
 from ssljax.types import BadInputError
 from ssljax.vision.reader import Reader
@@ -37,6 +39,7 @@ def open_folder(path: str, split: str) -> Reader:
         picture_name=lambda i: str(root / files[i][0]),
         class_names=None if loose else classes,
         identity=b"\n".join(os.fsencode(file) for file, _ in files),
+        labels=None if loose else np.array([label for _, label in files]),
         notes=tuple(_notes(root, [name for name in folders if not inside[name]], other, bool(loose and classes))),
     )
 

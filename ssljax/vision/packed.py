@@ -133,6 +133,7 @@ def open_packed(path: str, split: str) -> Reader:
         class_names=None if names is None else tuple(names),
         identity=json.dumps(manifest, sort_keys=True).encode(),
         channels=shape[3],
+        labels=None if labels is None else np.asarray(labels),
     )
 
 

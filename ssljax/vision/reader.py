@@ -19,6 +19,7 @@ class Reader(NamedTuple):
         channels: number of channels of the decoded pictures.
         notes: sentences on what was passed over, for the user.
         arrays: all records as arrays, where the pictures are in memory: "image" uint8[N, H, W, C], "label" int[N].
+        labels: int[N], where they are known without reading pictures.
     """
 
     name: str
@@ -30,3 +31,4 @@ class Reader(NamedTuple):
     channels: int = 3
     notes: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] | None = None
+    labels: np.ndarray | None = None

@@ -1,5 +1,6 @@
 """Pictures by index: `open_source` opens a tfds set, a folder, an `.npz` file, packed pictures or the embedded set."""
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
@@ -73,6 +74,23 @@ class Source:
             "label": labels if self._labels is None else np.array(self._labels, np.int32)[labels],
         }
 
+    @property
+    def labels(self) -> np.ndarray | None:
+        """All labels, int[N], where they are known without reading pictures; None where not, or unlabelled."""
+        labels = self._reader.labels
+        return labels if labels is None or self._labels is None else np.array(self._labels)[labels]
+
+    def part(self, indices: np.ndarray, name: str) -> "Source":
+        """The pictures `indices` of this set, as a set called `name`."""
+        return _part(self._reopen, indices, name)
+
+    def encoded(self) -> Iterator[bytes]:
+        """Each picture's file, or its pixels, as bytes; what cannot be read is left out."""
+        for position in range(len(self)):
+            with contextlib.suppress(BadInputError, OSError):
+                picture, _ = self._reader.read(position)
+                yield picture if isinstance(picture, bytes) else picture.tobytes()
+
     def with_classes_of(self, other: "Source") -> "Source":
         """This set with the labels that `other` has for classes of the same names.
 
@@ -136,6 +154,21 @@ def _reopened(reopen: Callable[[], Source], class_names: tuple[str, ...] | None)
         source._labels = tuple(positions[name] for name in source.class_names or ())
         source.class_names, source.num_classes = class_names, len(class_names)
     return source
+
+
+def _part(reopen: Callable[[], Source], indices: np.ndarray, name: str) -> Source:
+    whole = reopen()
+    reader = whole._reader
+    part = reader._replace(
+        name=name,
+        length=len(indices),
+        read=lambda i: reader.read(int(indices[i])),
+        picture_name=lambda i: reader.picture_name(int(indices[i])),
+        identity=reader.identity + indices.tobytes(),
+        arrays=None if reader.arrays is None else {key: values[indices] for key, values in reader.arrays.items()},
+        labels=None if reader.labels is None else reader.labels[indices],
+    )
+    return Source(part, functools.partial(_part, reopen, indices, name), whole._skip_bad, whole._min_side)
 
 
 def open_source(

@@ -19,6 +19,7 @@ from ssljax.vision import export, page, pictures, scores, sources
 from ssljax.vision.config import PictureConfig, Pictures
 from ssljax.vision.scores import Data
 from ssljax.vision.sources import Source
+from ssljax.vision.splits import open_splits
 from ssljax.vision.views import Views
 
 
@@ -101,14 +102,14 @@ def open_task(config: PictureConfig, evaluation: Pictures, views: Views) -> Task
 def _open(config: PictureConfig, evaluation: Pictures, views: Views) -> Data:
     side = max(views.sizes) if views.on_host else None
     options = {"skip_bad": config.skip_bad, "data_dir": config.data_dir, "min_side": side}
-    train = sources.open_source(config.data, evaluation.train, **options)
-    test = sources.open_source(config.data, evaluation.test, **options)
-    check_enough(train, config.batch_size)
-    for note in (*train.notes, *test.notes):
+    train, test, notes = open_splits(
+        lambda split: sources.open_source(config.data, split, **options), evaluation.train, evaluation.test
+    )
+    for note in notes:
         print(note)
+    check_enough(train, config.batch_size)
     for source in (train, test):
         require_labels(source)
-    test = test.with_classes_of(train)
     centre = pictures.resize_center(views.sizes[0], evaluation.resize) if views.on_host else None
     return Data(
         train=train,

@@ -1,0 +1,82 @@
+"""The two splits of a set: what to learn from, and what to evaluate on, which must not be the same pictures."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import xxhash
+
+from ssljax.data.tfds_sets import MissingSplitError
+from ssljax.vision.sources import Source
+
+ONE_IN = 10  # pictures of a class that are held out where there is no test split
+SAMPLED = 16  # pictures by which the bytes of all are estimated
+INSTEAD = ("test", "val", "validation", "valid")
+MOST_HASHED = 1 << 29  # bytes that are read to compare pictures by content
+
+
+def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> tuple[Source, Source, list[str]]:
+    """Open both splits; where there is no other one to evaluate on, part of the training split is held out.
+
+    `val`, `validation` and `valid` stand in for a missing test split. If there is none of them, or both splits are the
+    same pictures, as with a folder that has classes but no splits, every tenth picture of each class is held out.
+
+    Args:
+        open_split: opens a split by its name.
+        train: name of the split to learn from.
+        test: name of the split to evaluate on.
+
+    Returns:
+        Both, with labels matched by the classes' names, and sentences for the user.
+
+    Raises:
+        BadInputError: from `open_split`, or a test class that the training split has not.
+    """
+    seen, notes = open_split(train), []
+    try:
+        asked = open_split(test)
+    except MissingSplitError as missing:
+        others = [name for name in INSTEAD if name in missing.splits and name != train]
+        asked = open_split(others[0]) if others else None
+        if asked is not None:
+            notes = [f"{seen.name}: there is no split {test!r}; {others[0]!r} is evaluated on."]
+    if asked is None or asked.fingerprint == seen.fingerprint:
+        why = f"there is no split {test!r}" if asked is None else "both splits are the same pictures"
+        seen, asked, note = _hold_out(seen, why)
+        return seen, asked, [*seen.notes, note]
+    notes = [*dict.fromkeys([*seen.notes, *asked.notes]), *notes]
+    asked = asked.with_classes_of(seen)
+    if shared := in_both(seen, asked):
+        notes.append(f"{shared} of the {len(asked)} pictures of {asked.name} are in {seen.name} too, byte for byte.")
+    return seen, asked, notes
+
+
+def _hold_out(source: Source, why: str) -> tuple[Source, Source, str]:
+    held = held_out(len(source), source.labels)
+    kept, asked = np.flatnonzero(~held), np.flatnonzero(held)
+    note = f"{source.name}: {why}; every tenth picture of each class, {len(asked)} of {len(source)}, is held out."
+    return source.part(kept, f"{source.name}, kept"), source.part(asked, f"{source.name}, held out"), note
+
+
+def held_out(count: int, labels: np.ndarray | None) -> np.ndarray:
+    """Which of `count` pictures are held out: bool[count], every tenth of each class, one at least of two.
+
+    >>> held_out(4, None).tolist(), held_out(5, np.array([0, 1, 0, 1, 2])).tolist()
+    ([False, True, False, False], [False, False, True, True, False])
+    """
+    held = np.zeros(count, bool)
+    labels = np.zeros(count, int) if labels is None else labels
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        # of fewer than ten the second: a class of one picture is learned from
+        held[own[ONE_IN - 1 :: ONE_IN] if len(own) >= ONE_IN else own[1:2]] = True
+    return held
+
+
+def in_both(one: Source, other: Source) -> int:
+    """How many pictures of `other` are in `one` too, by their bytes; 0 for sets too large to be read for it."""
+    sizes = [len(picture) for picture in itertools.islice(one.encoded(), SAMPLED)]
+    if sum(sizes) / max(len(sizes), 1) * (len(one) + len(other)) > MOST_HASHED:
+        return 0
+    known = set(map(xxhash.xxh3_128_digest, one.encoded()))
+    return sum(xxhash.xxh3_128_digest(picture) in known for picture in other.encoded())
