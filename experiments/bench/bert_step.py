@@ -14,7 +14,8 @@ def sides(gpu: bool, size: str, length: int) -> list[Side]:
     batch = (
         {128: 256, 512: 64}[length] if gpu else {("mini", 128): 16, ("base", 128): 4, ("base", 512): 1}[size, length]
     )
-    options = {"length": length, "batch": batch, "steps": 10 if gpu or size == "mini" else 1, "gpu": gpu}
+    steps = 10 if gpu or size == "mini" else 1
+    options = {"length": length, "batch": batch, "steps": steps, "gpu": gpu, "words": WORDS}
     theirs = {**options, "shape": their_shape(size)}
     return [
         Side("ssljax", ours, {**options, "size": size}),
@@ -36,7 +37,7 @@ def their_shape(size: str) -> dict[str, int]:
     }
 
 
-def masked_batch(length: int, batch: int) -> dict[str, Any]:
+def masked_batch(length: int, batch: int, words: int = WORDS) -> dict[str, Any]:
     """A batch as the masking returns it: full sequences with the maximum number of predictions."""
     import numpy as np
 
@@ -44,18 +45,18 @@ def masked_batch(length: int, batch: int) -> dict[str, Any]:
     positions = np.sort(rng.permuted(np.tile(np.arange(1, length - 1), (batch, 1)), axis=1)[:, :count], axis=1)
     segments = np.tile(np.arange(length) >= length // 2, (batch, 1))
     arrays = {
-        "tokens": rng.integers(1000, WORDS, (batch, length)),
+        "tokens": rng.integers(min(1000, words // 2), words, (batch, length)),
         "segments": segments,
         "lengths": np.full(batch, length),
         "is_random": rng.integers(0, 2, batch),
         "positions": positions,
-        "targets": rng.integers(1000, WORDS, (batch, count)),
+        "targets": rng.integers(min(1000, words // 2), words, (batch, count)),
     }
     arrays = {name: values.astype(np.int32) for name, values in arrays.items()}
     return {**arrays, "weights": np.ones((batch, count), np.float32)}
 
 
-def our_method(size: str, gpu: bool) -> tuple[Any, Any]:
+def our_method(size: str, gpu: bool, words: int = WORDS) -> tuple[Any, Any]:
     """The method and its optimiser."""
     import dataclasses
 
@@ -66,27 +67,35 @@ def our_method(size: str, gpu: bool) -> tuple[Any, Any]:
     from ssljax.models import bert as models
     from ssljax.text import task as text
 
-    shape = dataclasses.replace(models.SIZES[size], vocab_size=WORDS, dropout=DROPOUT, attention_dropout=DROPOUT)
+    shape = dataclasses.replace(models.SIZES[size], vocab_size=words, dropout=DROPOUT, attention_dropout=DROPOUT)
     parts = text.build(shape, jnp.bfloat16 if gpu else jnp.float32)
     method = bert.bert(parts.encoder, parts.mlm, parts.nsp, word_table=models.word_table)
     return method, optim.bert_adamw(RATE, weight_decay=DECAY)
 
 
-def ours(size: str, length: int, batch: int, steps: int, gpu: bool) -> Ready:
+def ours(size: str, length: int, batch: int, steps: int, gpu: bool, words: int = WORDS) -> Ready:
     """The train step of ssljax."""
     import jax.numpy as jnp
 
-    method, optimizer = our_method(size, gpu)
-    arrays = {name: jnp.asarray(values) for name, values in masked_batch(length, batch).items()}
+    method, optimizer = our_method(size, gpu, words)
+    arrays = {name: jnp.asarray(values) for name, values in masked_batch(length, batch, words).items()}
     return jax_steps(method, lambda key, **batch: batch, optimizer, arrays, steps=steps, work=batch * length)
 
 
-def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, inductor: bool = False) -> Ready:
+def peer(
+    shape: dict[str, int],
+    length: int,
+    batch: int,
+    steps: int,
+    gpu: bool,
+    words: int = WORDS,
+    inductor: bool = False,
+) -> Ready:
     """The same step by transformers and torch's AdamW; its vocabulary's logits are those of all tokens."""
     torch, transformers = need("torch"), need("transformers")
     place = "cuda" if gpu else "cpu"
     config = transformers.BertConfig(
-        vocab_size=WORDS,
+        vocab_size=words,
         **shape,
         hidden_act="gelu_new",
         hidden_dropout_prob=DROPOUT,
@@ -94,7 +103,7 @@ def peer(shape: dict[str, int], length: int, batch: int, steps: int, gpu: bool, 
     )
     net = transformers.BertForPreTraining(config).to(place).train()
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY, fused=gpu)
-    arrays = {name: torch.from_numpy(values).to(place) for name, values in masked_batch(length, batch).items()}
+    arrays = {name: torch.from_numpy(values).to(place) for name, values in masked_batch(length, batch, words).items()}
     labels = torch.full((batch, length), -100, device=place)
     labels.scatter_(1, arrays["positions"].long(), arrays["targets"].long())
     inputs = {

@@ -64,12 +64,12 @@ def steps(shrink: bool) -> dict[str, Callable[[Any], Any]]:
     from experiments.bench import bert_step, moco_step, views
     from ssljax.vision.views import cifar
 
-    rows, depth, size = (8, 4, "tiny") if shrink else (32, 18, "mini")
+    rows, depth, size, words = (8, 4, "tiny", 200) if shrink else (32, 18, "mini", bert_step.WORDS)
     pictures = {"image": jnp.asarray(views.pictures(rows, 32))}
-    words = {name: jnp.asarray(values) for name, values in bert_step.masked_batch(rows, rows).items()}
+    text = {name: jnp.asarray(values) for name, values in bert_step.masked_batch(rows, rows, words).items()}
     return {
         f"MoCo step, ResNet-{depth}": _step(moco_step.our_method(depth, False), cifar(), pictures),
-        f"BERT step, {size}": _step(bert_step.our_method(size, False), _as_they_are, words),
+        f"BERT step, {size}": _step(bert_step.our_method(size, False, words), _as_they_are, text),
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from experiments.bench import machine
 from experiments.bench.harness import Side
 
-SMALL = {"depth": 4, "batch": 8, "steps": 1, "images": 8, "length": 16}
+SMALL = {"depth": 4, "batch": 8, "steps": 1, "images": 8, "length": 16, "words": 200}
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
