@@ -1,50 +1,124 @@
 """What only a fresh process shows: the time to the first step, and the greatest memory."""
 
+import contextlib
+import dataclasses
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from experiments.bench import bert_step, moco_step
-from experiments.bench.harness import ALLOCATORS, Ready, Side, call, need
+from experiments.bench.harness import ALLOCATORS, ORDERED, Ready, Side, call, need
 
-CELL = {"depth": 18, "size": 32, "batch": 64, "steps": 0}  # a round begins with a step that does not count
+CELL = {"depth": 18, "size": 32, "batch": 64, "steps": 1}
+PAUSE = 0.005  # seconds between looks at metrics.jsonl
+EVENTS = {  # jax's durations, by the end of their names
+    "jaxpr_trace_duration": "tracing",
+    "jaxpr_to_mlir_module_duration": "lowering",
+    "backend_compile_duration": "loading",
+}
 
 
 def start(gpu: bool) -> list[Side]:
-    """MoCo's first step with a compilation cache that is warm (ours) and with an empty one."""
-    return [
-        Side("warm cache", first_step, {"gpu": gpu, "warm": True}),
-        Side("cold cache", first_step, {"gpu": gpu, "warm": False}),
-    ]
+    """The demo's command up to its first logged step with a warm compilation cache (ours) and with an empty one.
+
+    With the empty one it also makes the compiler check, which is remembered beside the cache.
+    """
+    return [Side("warm cache", first_row, {"warm": True}), Side("cold cache", first_row, {"warm": False})]
 
 
-def first_step(gpu: bool, warm: bool) -> Ready:
-    """A round is a process from its imports to the end of its first step."""
+def first_row(warm: bool) -> Ready:
+    """A round is the command from its start to the first row of metrics.jsonl, which the second step follows.
+
+    The facts of the warm side are the seconds of the parts, as `_parts` finds them in a start of its own.
+    """
+    # as users run it: allocator and scheduler are set for long steps
+    for name in ALLOCATORS:
+        os.environ.pop(name, None)
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "").replace(ORDERED, "")
+    if not warm:
+        return Ready(lambda: _seconds(tempfile.mkdtemp(prefix="bench-cache-")))
     kept = tempfile.mkdtemp(prefix="bench-cache-")
-
-    def round():
-        folder = kept if warm else tempfile.mkdtemp(prefix="bench-cache-")
-        return call(_timed_step, folder, gpu)
-
-    return Ready(round)
+    _seconds(kept)
+    return Ready(lambda: _seconds(kept), facts={"seconds": call(_parts, kept)})
 
 
-def _timed_step(folder: str, gpu: bool) -> float:
-    import time
+def _seconds(cache: str) -> float:
+    """From the start of the command to its first row.
 
+    Raises:
+        RuntimeError: it has ended before; with what it has printed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="bench-run-"))
+    options = ["--workdir", str(folder / "run"), "--compile-cache", cache, "--log-every", "1"]
+    rows, said = folder / "run" / "metrics.jsonl", folder / "said"
+    with said.open("w") as file:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "experiments.demo", *options]
+        with subprocess.Popen(command, stdout=file, stderr=file) as process:
+            try:
+                while not (rows.exists() and rows.stat().st_size):
+                    if process.poll() is not None:
+                        raise RuntimeError(f"the demo has ended with {process.returncode}:\n{said.read_text()[-3000:]}")
+                    time.sleep(PAUSE)
+                spent = time.perf_counter() - began
+            finally:
+                process.kill()
+    shutil.rmtree(folder)
+    return spent
+
+
+class _LoggedError(Exception):
+    """The first row is there."""
+
+
+def _parts(cache: str) -> dict[str, float]:
+    """The same start within this process, without that of Python, and where its seconds go."""
     began = time.perf_counter()
-    import jax
+    from jax import monitoring
 
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    moco_step.ours(**{**CELL, "gpu": gpu}).round()
-    return time.perf_counter() - began
+    from experiments import demo
+    from ssljax.run import experiment
+    from ssljax.train.logging import RunLog
+
+    seconds, compiled = {"imports": time.perf_counter() - began}, began
+
+    def note(event: str, duration_secs: float, **_: Any) -> None:
+        nonlocal compiled
+        part = EVENTS.get(event.rpartition("/")[2])
+        if part:
+            seconds[part] = seconds.get(part, 0.0) + duration_secs
+            compiled = time.perf_counter()
+
+    def write(*_: Any) -> None:
+        now = time.perf_counter()
+        if "rest" not in seconds:  # the loop's end logs what is left
+            seconds["first step"] = now - compiled
+            seconds["rest"] = now - began - sum(seconds.values())
+        raise _LoggedError
+
+    def opened() -> Any:
+        before = time.perf_counter()
+        task = built.task()
+        seconds["data"] = time.perf_counter() - before
+        return task
+
+    monitoring.register_event_duration_secs_listener(note)
+    RunLog.write = write  # type: ignore[method-assign]
+    config = demo.Config(workdir=tempfile.mkdtemp(prefix="bench-run-"), compile_cache=cache, log_every=1)
+    built = demo.build(config)
+    with contextlib.suppress(_LoggedError):
+        experiment.run(config, dataclasses.replace(built, task=opened))
+    return {part: round(spent, 2) for part, spent in seconds.items()}
 
 
 def moco_memory(gpu: bool) -> list[Side]:
     """Peak memory of MoCo's step: ResNet-50 at 224 and batch 256 on a GPU, else the CIFAR ResNet-18 at batch 64."""
-    cell = {"depth": 50, "size": 224, "batch": 256, "steps": 1} if gpu else {**CELL, "steps": 1}
+    cell = {"depth": 50, "size": 224, "batch": 256, "steps": 1} if gpu else CELL
     options = {"gpu": gpu, "cell": cell}
     return [
         Side("ssljax", peak, {**options, "start": moco_step.ours}),
@@ -76,7 +150,7 @@ def peak(gpu: bool, cell: dict[str, Any], start: Any) -> Ready:
 def start_library(start: Any) -> None:
     """Refuse now, in one sentence, a peer that is not installed."""
     if start is moco_step.peer:
-        need("lightly")
+        need("torchvision")
     elif start is bert_step.peer:
         need("transformers")
 

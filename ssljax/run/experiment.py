@@ -5,19 +5,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from ssljax import sharding
 from ssljax.optim import Optimizer, Pace
-from ssljax.run import compile_cache, compiler_check, finishing, results, workdir
+from ssljax.run import compile_cache, compiler_check, finishing, programs, results, workdir
 from ssljax.run.config import RunConfig
 from ssljax.run.pretraining import Run, pretrain
 from ssljax.run.results import Results
 from ssljax.run.task import Task
 from ssljax.train import checkpoint
 from ssljax.train.hosts import heartbeat, interruption, joining, lock
-from ssljax.train.state import init_state
-from ssljax.train.step import train_step
 from ssljax.types import BadInputError, Method
 
 
@@ -92,7 +88,8 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
             task = experiment.task()
             pace = experiment.pace(task.examples)
             method, optimizer = experiment.method(pace), experiment.optimizer(pace)
-            check(config, experiment, task, method, optimizer)
+            compiled = programs.compile_programs(config, experiment, task, method, optimizer)
+            programs.check(compiled, task, method)
             workdir.check_data(directory, task.fingerprint)
         # what the trace finds invalid is refused before anything is written
         with lock.hold(directory), heartbeat.watch(directory, config.stall_timeout) as beat:
@@ -104,7 +101,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
                 task=task,
                 pace=pace,
                 method=method,
-                optimizer=optimizer,
+                programs=compiled,
                 stop=stop,
                 heartbeat=beat,
             )
@@ -112,45 +109,10 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
 
 
 def _run(run: Run) -> Results:
-    config, began = run.config, time.time()
+    began = time.time()
     with run.stop.interruptible(), run.heartbeat.busy("starting"):
-        workdir.claim(run.workdir, config, run.experiment.name)
-        first, views = run.task.batch_shapes[0], run.experiment.views
-        state = init_state(run.method, run.optimizer, views, first, config.seed, shard_state=config.shard_state)
-        untrained = jax.tree.map(jax.numpy.copy, (state.params, state.aux))
+        workdir.claim(run.workdir, run.config, run.experiment.name)
+        state = run.programs.init()
     pretrained = pretrain(run, state)
     with run.stop.interruptible(), run.heartbeat.busy("evaluating"):
-        return finishing.finish(run, pretrained, untrained, began)
-
-
-def check(config: RunConfig, experiment: Experiment, task: Task, method: Method, optimizer: Optimizer) -> None:
-    """Trace a step of each shape, and the features, without compiling, so that misfits are refused within seconds.
-
-    Raises:
-        BadInputError: from the part that does not fit.
-    """
-
-    def begin(seed, batch):
-        return init_state(method, optimizer, experiment.views, batch, seed, shard_state=config.shard_state)
-
-    def one_step(seed, first, batch):
-        state = begin(seed, first)
-        return train_step(state, sharding.shard(batch), method=method, views=experiment.views, optimizer=optimizer)
-
-    def read(seed, first, inputs):
-        state = begin(seed, first)
-        params, aux = sharding.gather((state.params, state.aux))
-        return method.features(params, aux, sharding.shard(inputs)), method.encoder(params, aux)
-
-    first = task.batch_shapes[0]
-    for batch in task.batch_shapes:
-        sharding.check_batch_size(jax.tree.leaves(batch)[0].shape[0])
-        jax.eval_shape(one_step, 0, first, batch)
-    if task.inputs is not None:
-        found, _ = jax.eval_shape(read, 0, first, task.inputs)
-        for name in task.features:
-            if name not in found:
-                raise BadInputError(
-                    f"the evaluation reads the features {name!r}, and the method has {', '.join(found)}; "
-                    "name one of these where the recipe says how it is evaluated."
-                )
+        return finishing.finish(run, pretrained, began)

@@ -18,7 +18,7 @@ from ssljax.run.pretraining import Pretrained, Run
 from ssljax.run.results import Results
 from ssljax.run.task import Learner
 from ssljax.train.hosts import agreement
-from ssljax.types import PyTree
+from ssljax.train.state import TrainState
 
 PARTS = "evaluations.json"  # what each evaluation has found, until all have
 REPORT = "report.html"
@@ -33,25 +33,23 @@ def has_report(workdir: str) -> bool:
     return (epath.Path(workdir) / REPORT).exists()
 
 
-def finish(run: Run, pretrained: Pretrained, untrained: tuple[PyTree, PyTree], began: float) -> Results:
+def finish(run: Run, pretrained: Pretrained, began: float) -> Results:
     """Export the encoder, evaluate, write results.json and report.html; what an earlier attempt has done is kept.
 
     Args:
         run: what was trained.
         pretrained: what came of it.
-        untrained: `(params, aux)` before the first step.
         began: when, in seconds since the epoch.
 
     Raises:
         UnfinishedError: a part failed. All others are written; the same command repeats only what is missing.
     """
-    params, aux, before = sharding.gather((pretrained.state.params, pretrained.state.aux, untrained))
-    trained, failures = Learner(run.method, params, aux), _Failures(run.workdir)
+    trained, failures = _learner(run, pretrained.state), _Failures(run.workdir)
     first = jax.process_index() == 0
     with failures.of("the export of the encoder"):
         if first:
             print(run.task.export(trained, run.workdir), flush=True)
-    rows = {"untrained": Learner(run.method, *before), run.experiment.label: trained}
+    rows = {"untrained": _learner(run, run.programs.init()), run.experiment.label: trained}
     found = _evaluated(run, rows, int(pretrained.state.step), failures)
     environment = records.environment(seconds_training=pretrained.seconds, seconds=time.time() - began)
     if first and not failures.named:
@@ -67,6 +65,10 @@ def finish(run: Run, pretrained: Pretrained, untrained: tuple[PyTree, PyTree], b
         (epath.Path(run.workdir) / PARTS).unlink(missing_ok=True)
         print(f"The report is {run.workdir}/{REPORT}")
     return found
+
+
+def _learner(run: Run, state: TrainState) -> Learner:
+    return Learner(run.method, *sharding.gather((state.params, state.aux)))
 
 
 def _evaluated(run: Run, rows: dict[str, Learner], step: int, failures: "_Failures") -> Results:

@@ -1,8 +1,11 @@
 """Train an experiment in its directory: resume, monitor, save, stop when asked, roll back when it diverges."""
 
+import contextlib
 import dataclasses
 import json
+import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 
 import jax
@@ -10,9 +13,10 @@ from etils import epath
 
 from ssljax import sharding
 from ssljax.data.records import summary
-from ssljax.optim import Optimizer, Pace
+from ssljax.optim import Pace
 from ssljax.run import workdir as directories
 from ssljax.run.config import RunConfig
+from ssljax.run.programs import Programs
 from ssljax.run.task import Learner, Task
 from ssljax.train import checkpoint, guard
 from ssljax.train.guard import DivergedError
@@ -22,7 +26,6 @@ from ssljax.train.logging import RunLog
 from ssljax.train.loop import dispatch_size, fit
 from ssljax.train.profile import Profile
 from ssljax.train.state import TrainState
-from ssljax.train.step import compile_step
 from ssljax.types import BadInputError, Method
 
 if TYPE_CHECKING:
@@ -41,7 +44,7 @@ class Run:
         task: what `experiment.task()` opened.
         pace: its length.
         method: of that length.
-        optimizer: of that length.
+        programs: of the method, the optimizer and the views.
         stop: says when a signal has come.
         heartbeat: is told of every step.
     """
@@ -53,7 +56,7 @@ class Run:
     task: Task
     pace: Pace
     method: Method
-    optimizer: Optimizer
+    programs: Programs
     stop: Interruption
     heartbeat: Heartbeat
 
@@ -98,31 +101,33 @@ def pretrain(run: Run, state: TrainState) -> Pretrained:
         log.say(f"Resuming {workdir} from step {first_step}/{total_steps}.{directories.other_versions(workdir)}")
     began = time.time()
     profile = Profile(workdir, config.profile, first=first_step, last=total_steps)
-    running = _Running(run, checkpoints, log, profile)
-    if restored is None:
-        running.save(0, state)  # so that there is always a checkpoint to restore
-    step_fn = compile_step(run.method, experiment.views, run.optimizer)
+    running = _Running(run, checkpoints, log, profile, threading.Event())
     # a CPU's runs draw a step's batch ahead of it: fused with that, its figures would differ in their last bits
     batches = task.undrawn if task.undrawn and (at_once > 1 or jax.default_backend() != "cpu") else task.batches
+
+    def train(state: TrainState, shift: int) -> TrainState:
+        return fit(
+            state,
+            run.programs.step,
+            batches(int(state.step), total_steps, shift),
+            total_steps=total_steps,
+            log_every=config.log_every,
+            log=lambda step, metrics: log.write(step, metrics | {"epoch": step / steps_per_epoch}),
+            boundary=running.boundary,
+            compiling=lambda: run.heartbeat.busy("compiling"),
+            discarded=lambda step: running.discarded(step, shift),
+            hooks=((evaluate_every, running.monitor), (save_every, running.save)),
+            steps_per_dispatch=min(at_once, max(steps_per_epoch, 1)),  # none reaches past the next epoch
+        )
+
     try:
-        while True:
-            shift = int(state.guard.shift)
-            state = fit(
-                state,
-                step_fn,
-                batches(int(state.step), total_steps, shift),
-                total_steps=total_steps,
-                log_every=config.log_every,
-                log=lambda step, metrics: log.write(step, metrics | {"epoch": step / steps_per_epoch}),
-                boundary=running.boundary,
-                compiling=lambda: run.heartbeat.busy("compiling"),
-                discarded=lambda step, shift=shift: running.discarded(step, shift),
-                hooks=((evaluate_every, running.monitor), (save_every, running.save)),
-                steps_per_dispatch=min(at_once, max(steps_per_epoch, 1)),  # none reaches past the next epoch
-            )
-            if not int(state.guard.tripped):
-                break
+        with running.saving_later():
+            if restored is None:
+                running.save(0, state)  # so that there is always a checkpoint to restore
+            state = train(state, int(state.guard.shift))
+        while int(state.guard.tripped):
             state = running.roll_back(state)
+            state = train(state, int(state.guard.shift))
         with run.stop.uninterruptible(), run.heartbeat.busy("saving"):
             checkpoint.wait_until_finished(checkpoints)
     finally:
@@ -136,10 +141,8 @@ def _best(wanted: str) -> tuple[str, Literal["max", "min"]] | None:
     name, _, which = wanted.rpartition(":")
     if not wanted:
         return None
-    if name and which == "max":
-        return name, "max"
-    if name and which == "min":
-        return name, "min"
+    if name and which in ("max", "min"):
+        return name, which
     raise BadInputError(f"keep_best={wanted!r}: give NAME:max or NAME:min, such as knn:max.")
 
 
@@ -150,9 +153,20 @@ class _Running(NamedTuple):
     checkpoints: checkpoint.CheckpointManager
     log: RunLog
     profile: Profile
+    dispatched: threading.Event
+
+    @contextlib.contextmanager
+    def saving_later(self) -> Iterator[None]:
+        """The saving thread, which imports orbax for a second, waits until the first step is loaded and dispatched."""
+        self.checkpoints.executor.submit(self.dispatched.wait)
+        try:
+            yield
+        finally:
+            self.dispatched.set()
 
     def boundary(self, step: int, state: TrainState) -> None:
         """After every dispatch: show its last step, learn of failed saves, and stop if a signal came."""
+        self.dispatched.set()
         self.run.heartbeat.step(step)
         if self.profile.due(step):
             with self.run.heartbeat.busy("profiling"):

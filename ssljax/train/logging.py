@@ -48,7 +48,7 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
         self._rewrite()
-        self.events = _event_writer(str(folder))
+        self.events: Any = None  # from the first row on: the first step need not wait for the import
         self.bar = _progress_bar(total_steps, start_step, title) if show_bar else None
         self.began = time.time()
 
@@ -62,10 +62,11 @@ class RunLog:
         else:
             self.rows.append(row)
         self._append(row)
-        if self.events is not None:
-            for name, value in metrics.items():
-                if isinstance(value, int | float):
-                    self.events.add_scalar(name, value, step)
+        if self.events is None:
+            self.events = _event_writer(str(self.path.parent))
+        for name, value in metrics.items():
+            if self.events and isinstance(value, int | float):
+                self.events.add_scalar(name, value, step)
         if self.bar is not None:
             self.shown |= {name: f"{metrics[name]:.3g}" for name in self.headline if name in metrics}
             self.bar.set_postfix(self.shown, refresh=False)
@@ -94,7 +95,7 @@ class RunLog:
         self._rewrite()
         if self.bar is not None:
             self.bar.close()
-        if self.events is not None:
+        if self.events:
             self.events.close()
         if self.mirror is not None:
             self._to_bucket(self.mirror.close)
@@ -138,11 +139,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _event_writer(workdir: str) -> Any:
+    """A TensorBoard writer; False where its library is missing."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         print("tensorboardX is not installed: no TensorBoard events are written.")
-        return None
+        return False
     return SummaryWriter(workdir, flush_secs=30)
 
 

@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from experiments import bert_demo, moco_cifar10, moco_v3_imagenet, simclr_cifar10
-from ssljax.run import experiment, pretraining
+from ssljax.run import experiment, pretraining, programs
 from ssljax.train.logging import read_metrics
 from ssljax.train.saving import manifest
 
@@ -35,13 +35,13 @@ def run(name, data, workdir):
 
 def steps_compiled(monkeypatch):
     """The compiled steps of the runs that follow, in order."""
-    found, compile_step = [], pretraining.compile_step
+    found, compile_step = [], programs.compile_step
 
     def keep(*parts):
         found.append(compile_step(*parts))
         return found[-1]
 
-    monkeypatch.setattr(pretraining, "compile_step", keep)
+    monkeypatch.setattr(programs, "compile_step", keep)
     return found
 
 

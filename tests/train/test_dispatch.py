@@ -62,18 +62,16 @@ def test_a_run_is_the_same_however_many_steps_a_dispatch_has(tmp_path, plain, st
 
 def counted(monkeypatch):
     """How many steps each dispatch of the runs that follow has."""
-    sizes, compile_step = [], pretraining.compile_step
+    sizes, fit = [], pretraining.fit
 
-    def counting(*parts):
-        step = compile_step(*parts)
-
+    def counting(state, step, *args, **options):
         def call(state, batch, steps=1):
             sizes.append(steps)
             return step(state, batch, steps=steps)
 
-        return call
+        return fit(state, call, *args, **options)
 
-    monkeypatch.setattr(pretraining, "compile_step", counting)
+    monkeypatch.setattr(pretraining, "fit", counting)
     return sizes
 
 
