@@ -11,7 +11,7 @@ from experiments import moco_v3_imagenet
 from ssljax import evals
 from ssljax.methods.moco_v3 import MoCoV3Aux
 from ssljax.optim import Pace
-from ssljax.run import experiment
+from ssljax.run import experiment, programs
 from ssljax.types import BadInputError
 from ssljax.vision import task as vision
 
@@ -70,7 +70,7 @@ def test_a_run_is_paced_by_its_own_data(folder, tmp_path, monkeypatch):
         seen.append(method)
         raise BadInputError("enough")
 
-    monkeypatch.setattr(experiment, "check", keep)
+    monkeypatch.setattr(programs, "compile_programs", keep)
     options = {"batch_size": 16, "size": 32, "epochs": 2, "warmup_epochs": 1, "width": 4, "stage_sizes": (1,)}
     config = moco_v3_imagenet.Config(
         workdir=str(tmp_path / "run"), data=folder, test_split="test", devices=1, compiler_check=False, **options
