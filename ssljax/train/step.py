@@ -11,7 +11,7 @@ import optax
 
 from ssljax import optim, sharding
 from ssljax.data.resident import Resident, take
-from ssljax.train import layout
+from ssljax.train import heap, layout
 from ssljax.train.guard import admit
 from ssljax.train.state import TrainState
 from ssljax.types import Array, Batch, Method
@@ -91,6 +91,7 @@ def compile_step(
         `(state, batch, steps=1) -> (state, metrics of the last step)`; with `steps` the program makes so many updates,
         each with a batch that it draws from a `Resident`.
     """
+    heap.trim_after_compiling()
     one = functools.partial(train_step, method=method, views=views, optimizer=optimizer)
 
     # profiles show the function's name
