@@ -31,6 +31,8 @@ CHARTS = {
     "Weight decay": {"weight_decay": "weight decay"},
     "Deviation of the normalised embeddings": {"embedding_std": "std"},
     "Effective rank of the embeddings (RankMe)": {"rankme": "RankMe"},
+    "Effective rank of what tells pictures apart (LiDAR)": {"lidar": "LiDAR"},
+    "Decay of the eigenvalues of the embeddings (alpha-ReQ)": {"alpha_req": "exponent"},
     "Alignment and uniformity, lower is better": {"alignment": "alignment", "uniformity": "uniformity"},
 }
 
@@ -46,9 +48,11 @@ class Report:
         metrics: rows of metrics.jsonl, each with "step"; None stands for a value that was not finite.
         results: `{row: {column: per cent, (mean, sd) or None}}`.
         samples: rows of images by name, such as the originals and their views: uint8[n, H, W, C] or float in [0, 1].
-        neighbours: (queries uint8[n, H, W, C], found uint8[n, k, H, W, C], query labels [n], found labels [n, k]).
+        neighbours: (queries uint8[n, H, W, C], found uint8[n, k, H, W, C], query labels [n], found labels [n, k]);
+            without labels the latter two are None.
         embeddings: (float[N, D], labels int[N]).
         class_names: of the labels.
+        colours: what the colours of the map are.
         figures: (caption, PNG) pairs, additional figures of the experiment.
         environment: `{name: value}`; "seconds" is shown as hours and minutes.
         embedding_dim: D of the embeddings whose deviation is in the metrics, for the 1 / sqrt(D) line.
@@ -63,9 +67,10 @@ class Report:
     metrics: Sequence[Mapping[str, Any]] = ()
     results: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     samples: Mapping[str, np.ndarray] | None = None
-    neighbours: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+    neighbours: tuple[np.ndarray, np.ndarray, Any, Any] | None = None
     embeddings: tuple[np.ndarray, np.ndarray] | None = None
     class_names: Sequence[str] | None = None
+    colours: str = "class"
     figures: Sequence[tuple[str, bytes]] = ()
     environment: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     embedding_dim: int | None = None
@@ -181,7 +186,8 @@ def _series(metrics, name: str) -> tuple[list[float], list[float]] | None:
     rows = [(row["step"], row[name]) for row in metrics if name in row]
     if not any(value is not None and math.isfinite(value) for _, value in rows):
         return None
-    return [step for step, _ in rows], [math.nan if value is None else value for _, value in rows]
+    finite = [value if value is not None and math.isfinite(value) else math.nan for _, value in rows]
+    return [step for step, _ in rows], finite
 
 
 def _curves(report: Report) -> str:
@@ -205,7 +211,8 @@ def _neighbours(report: Report) -> str:
     if report.neighbours is None or not len(report.neighbours[0]):
         return ""
     png = plots.neighbours(*report.neighbours, report.class_names)
-    caption = "Queries, left, and the images nearest to them: green frame, same class; red, another"
+    caption = "Queries, left, and the images nearest to them"
+    caption += "" if report.neighbours[2] is None else ": green frame, same class; red, another"
     return _figure(caption, png, "wide")
 
 
@@ -215,7 +222,7 @@ def _map(report: Report) -> str:
     if not np.isfinite(report.embeddings[0]).all():
         return '<p class="note">Not drawn: there are NaN or infinite embeddings.</p>\n'
     png = plots.embedding_map(*report.embeddings, report.class_names)
-    return _figure("t-SNE on cosine distances, coloured by class", png, "wide")
+    return _figure(f"t-SNE on cosine distances, coloured by {report.colours}", png, "wide")
 
 
 def _recipe(report: Report) -> str:
