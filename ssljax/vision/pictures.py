@@ -15,7 +15,10 @@ from ssljax.data.records import Record, Transform
 from ssljax.types import BadInputError
 
 ATTEMPTS = 10
+MOST_CHANNELS = 16
+ORDINARY = 4  # longer over shorter side of pictures that are resized whole; of longer ones the centre alone
 Interpolation = Literal["bilinear", "bicubic"]
+REACH = {"bilinear": 1.0, "bicubic": 2.0}  # of the filters, in pixels of the smaller of the two grids
 
 
 class Crop(NamedTuple):
@@ -99,9 +102,29 @@ def _resize_center(size, resize, interpolation, record: Record, rng: np.random.G
     height, width = record["image"].shape[:2]
     shorter = min(height, width)
     new_height, new_width = (int(resize * side / shorter) for side in (height, width))
+    if max(height, width) > ORDINARY * shorter:
+        rows, columns = _centre(height, new_height, size), _centre(width, new_width, size)
+        return record | {"image": _resized_within(record["image"], rows, columns, size, interpolation)}
     top, left = round((new_height - size) / 2), round((new_width - size) / 2)
     resized = _resized(record["image"], (0, 0, width, height), (new_width, new_height), interpolation)
     return record | {"image": resized[top : top + size, left : left + size]}
+
+
+def _centre(side: int, new_side: int, size: int) -> tuple[float, float]:
+    """Where the central `size` of `new_side` resized pixels lie among `side` pixels."""
+    start = round((new_side - size) / 2)
+    return start * side / new_side, (start + size) * side / new_side
+
+
+def _resized_within(image: np.ndarray, rows, columns, size: int, interpolation: Interpolation) -> np.ndarray:
+    """`size` x `size` pixels of an image resized whole, from the pixels of `rows` and `columns` and those beside."""
+    spans = []
+    for (low, high), side in zip((rows, columns), image.shape[:2], strict=True):
+        beside = REACH[interpolation] * max(1.0, (high - low) / size) + 1
+        spans.append((max(0, math.floor(low - beside)), min(side, math.ceil(high + beside))))
+    (top, bottom), (left, right) = spans
+    box = (columns[0] - left, rows[0] - top, min(columns[1], right) - left, min(rows[1], bottom) - top)
+    return _by_pillow(image[top:bottom, left:right], (size, size), interpolation, box)
 
 
 def random_crops(
@@ -186,7 +209,7 @@ def crop_box(
             left, top = int(x * (width - w + 1)), int(y * (height - h + 1))
             return left, top, left + w, top + h
     wide = min(max(width / height, ratio[0]), ratio[1])
-    w, h = min(width, round(height * wide)), min(height, round(width / wide))
+    w, h = min(width, max(1, round(height * wide))), min(height, max(1, round(width / wide)))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
@@ -195,10 +218,21 @@ def _resized(
     image: np.ndarray, box: tuple[int, int, int, int], size: tuple[int, int], interpolation: Interpolation
 ) -> np.ndarray:
     """Crop, then resize, as torchvision does: Pillow's `resize(box=...)` reads pixels outside the box."""
+    left, top, right, bottom = box
+    return _by_pillow(image[top:bottom, left:right], size, interpolation)
+
+
+def _by_pillow(
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    interpolation: Interpolation,
+    box: tuple[float, float, float, float] | None = None,
+) -> np.ndarray:
+    """All channels resized alike: RGB together, others as a grey picture each (Pillow takes four for RGBA)."""
     from PIL import Image
 
-    left, top, right, bottom = box
-    pixels = image[top:bottom, left:right]
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    resized = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling[interpolation.upper()]))
-    return resized.reshape(*resized.shape[:2], image.shape[-1])
+    method, channels = Image.Resampling[interpolation.upper()], pixels.shape[-1]
+    if channels == 3:
+        return np.asarray(Image.fromarray(pixels).resize(size, method, box))
+    each = (Image.fromarray(pixels[..., c]).resize(size, method, box) for c in range(channels))
+    return np.stack([np.asarray(one) for one in each], -1)

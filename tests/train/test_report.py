@@ -173,6 +173,19 @@ def test_neighbours_are_framed_by_label():
     assert not has_colour(all_wrong, plots.RIGHT)
 
 
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_pictures_of_other_channels_are_shown_by_their_first(channels):
+    random, labels = np.random.default_rng(0), np.zeros(2, int)
+    images = random.integers(0, 256, (2, 4, 4, channels), dtype=np.uint8)
+    shown = images[..., :3] if channels > 3 else images[..., :1]
+    for make in (
+        lambda x: plots.image_rows({"image": x, "view_1": x.astype(np.float32) / 255}),
+        lambda x: plots.neighbours(x, x[:, None], labels, labels[:, None]),
+    ):
+        np.testing.assert_array_equal(pixels(make(images)), pixels(make(shown)))
+        assert (pixels(make(images)) != pixels(make(shown[::-1]))).any()
+
+
 def test_similarity_matrix_is_ordered_by_kind():
     labels = np.tile([0, 1], 4)
     after = np.eye(2)[labels]

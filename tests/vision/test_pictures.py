@@ -49,6 +49,45 @@ def test_resize_center_is_bicubic_where_asked(height, width):
     assert not np.array_equal(result, resize_center(24, 24)({"image": image}, np.random.default_rng(0))["image"])
 
 
+@pytest.mark.parametrize("channels", [1, 3, 6])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(30, 121), (200, 13), (3, 300), (90, 2000), (1, 40)])
+@pytest.mark.parametrize(("size", "resize"), [(16, 16), (17, 24)])
+def test_the_centre_of_a_strip_is_that_of_the_whole_resized(height, width, size, resize, interpolation, channels):
+    # without overshoot to be clipped between the passes, whose order Pillow chooses
+    image, shorter = 64 + picture(height, width, channels) // 2, min(height, width)
+    whole = (int(resize * width / shorter), int(resize * height / shorter))
+    method = Image.Resampling[interpolation.upper()]
+    planes = [np.asarray(Image.fromarray(image[..., c]).resize(whole, method)) for c in range(channels)]
+    top, left = round((whole[1] - size) / 2), round((whole[0] - size) / 2)
+    wanted = np.stack(planes, -1)[top : top + size, left : left + size].astype(int)
+    result = resize_center(size, resize, interpolation)({"image": image}, np.random.default_rng(0))["image"]
+    assert (result.shape, result.dtype) == ((size, size, channels), np.uint8)
+    np.testing.assert_allclose(result.astype(int), wanted, atol=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 3000), (3000, 1), (2, 100_000), (40, 20_000)])
+def test_crops_of_a_strip_make_no_pictures_much_larger_than_themselves(height, width, monkeypatch):
+    asked, resize = [], Image.Image.resize
+
+    def counted(self, size, *rest):
+        asked.append((size[0] * size[1], size[0] * self.size[1]))  # the result, and what Pillow makes on the way there
+        return resize(self, size, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", counted)
+    image, rng = picture(height, width), np.random.default_rng(0)
+    assert resize_center(224, 256)({"image": image}, rng)["image"].shape == (224, 224, 3)
+    assert random_crops(224, views=8)({"image": image}, rng)["image"].shape == (8, 224, 224, 3)
+    assert np.max(asked) <= 224 * 256
+
+
+@pytest.mark.parametrize("ratio", [(0.2, 0.4), (3.0, 4.0)])
+@pytest.mark.parametrize(("height", "width"), [(1, 50), (50, 1), (1, 1)])
+def test_a_strip_has_a_crop_whatever_the_ratio(height, width, ratio):
+    crop = random_crops(4, ratio=ratio)({"image": picture(height, width)}, np.random.default_rng(0))["image"]
+    assert crop.shape == (2, 4, 4, 3)
+
+
 def test_a_crop_larger_than_the_resized_picture_is_refused():
     with pytest.raises(BadInputError, match="size=300: the central crop must lie within resize=256"):
         resize_center(300, 256)

@@ -189,7 +189,9 @@ def test_views_and_images_are_drawn_apart():
         ({"blur_sigma": (0.0, 2.0)}, "blur_sigma="),
         ({"blur_kernel": 4}, "blur_kernel=4"),
         ({"size": 8, "blur_kernel": 17}, "blur_kernel=17"),
-        ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "mean="),
+        ({"mean": (0.5, 0.5), "std": (1.0,)}, "mean="),
+        ({"mean": (), "std": ()}, "mean="),
+        ({"mean": (0.5,) * 17, "std": (1.0,) * 17}, "mean="),
         ({"mean": (0.5,), "std": (0.0,)}, "std="),
     ],
 )
@@ -202,7 +204,7 @@ def test_impossible_recipes_are_refused(fields, message):
     ("images", "view", "message"),
     [
         (np.zeros((2, 8, 8, 3), np.float32), View(size=8), "float32"),
-        (np.zeros((2, 8, 8, 2), np.uint8), View(size=8), "channels"),
+        (np.zeros((2, 8, 8, 17), np.uint8), View(size=8), "with 1 to 16 channels"),
         (np.zeros((8, 8, 3), np.uint8), View(size=8), "uint8"),
         (np.zeros((2, 9, 8, 3), np.uint8), View(size=8, scale=None), "8 x 8"),
         (np.zeros((2, 8, 8, 1), np.uint8), views.cifar(8).recipes[0], "mean and std"),

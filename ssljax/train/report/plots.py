@@ -47,7 +47,7 @@ def image_rows(rows: Mapping[str, np.ndarray]) -> bytes:
     """Rows of images with a name at the left; each column shows one image and its views.
 
     Args:
-        rows: `{name: [n, H, W, C]}`, uint8 or float in [0, 1], C of 1 or 3; the first `MAX_COLUMNS` are shown.
+        rows: `{name: [n, H, W, C]}`, uint8 or float in [0, 1], C as `neighbours`; the first `MAX_COLUMNS` are shown.
 
     Returns:
         PNG.
@@ -68,10 +68,11 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None) -> 
     """Each query and its nearest neighbours, with frames that show whether they have the query's label.
 
     Args:
-        queries: uint8[n, H, W, C]; the first `MAX_QUERIES` are shown.
+        queries: uint8[n, H, W, C]; the first `MAX_QUERIES` are shown. Of more than three channels the first three are
+            shown as RGB, of two the first as grey.
         found: uint8[n, k, H, W, C], nearest first.
-        query_labels: int[n].
-        found_labels: int[n, k].
+        query_labels: int[n]; None: there are no labels, and no frames.
+        found_labels: int[n, k]; None likewise.
         class_names: of the labels; numbers are shown without them.
 
     Returns:
@@ -83,11 +84,13 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None) -> 
     figure = blank((total, cell * rows))
     for row in range(rows):
         bottom = 1 - (row + 1) / rows
-        name = class_name(query_labels[row], class_names)
+        name = "" if query_labels is None else class_name(query_labels[row], class_names)
         figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center")
         cells: list[Any] = [(queries[row], name_width, None)]
         for k in range(columns):
-            colour = RIGHT if found_labels[row, k] == query_labels[row] else WRONG
+            colour = None
+            if query_labels is not None:
+                colour = RIGHT if found_labels[row, k] == query_labels[row] else WRONG
             cells.append((found[row, k], name_width + cell * (k + 1) + gap, colour))
         for image, x, colour in cells:
             box = (x / total, bottom + 0.06 / rows, 0.88 * cell / total, 0.88 / rows)
@@ -176,7 +179,7 @@ def _image(figure, image, box, frame=None) -> None:
     axes = figure.add_axes(box)
     image = np.asarray(image)
     image = image if image.dtype == np.uint8 else np.clip(image, 0, 1)
-    image = np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+    image = np.repeat(image[..., :1], 3, axis=-1) if image.shape[-1] < 3 else image[..., :3]
     axes.imshow(image, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -1,6 +1,7 @@
 """Colour operations on floats in [0, 1], with torchvision's meaning and Pillow's grey.
 
-An image is an array with `C` in {1, 3} channels on `axis`. Inside, the channels travel as separate planes: the
+An image is an array with 1 to 16 channels on `axis`. Of other than three there is no hue, saturation or grey: those
+operations are then the identity, and the rest treat all channels alike. Inside, RGB travels as separate planes: the
 operations then fuse into a few passes, where stacking after each makes XLA recompute its inputs channel by channel.
 """
 
@@ -18,7 +19,9 @@ Planes = Sequence[Array]
 
 
 def split_planes(image: Array | np.ndarray, axis: int) -> Planes:
-    """The channels as arrays of length 1 on `axis`."""
+    """Of RGB each channel, of length 1 on `axis`; of any other number of channels one plane of them all."""
+    if image.shape[axis] != 3:
+        return [jnp.asarray(image)]
     return [jax.lax.slice_in_dim(image, c, c + 1, axis=axis) for c in range(image.shape[axis])]
 
 
@@ -36,7 +39,7 @@ def join_planes(planes: Planes, axis: int) -> Array:
 
 def _grey(planes):
     if len(planes) == 1:
-        return planes[0]
+        return planes[0]  # its mean, the contrast's reference, is that of all channels
     red, green, blue = (weight * plane for weight, plane in zip(GREY, planes, strict=True))
     return red + green + blue
 
@@ -82,17 +85,17 @@ def adjust_brightness(image: Array | np.ndarray, factor: Array | float) -> Array
 
 
 def adjust_contrast(image: Array | np.ndarray, factor: Array | float, axis: int = -1) -> Array:
-    """Blend with the mean of the grey image; `factor` is a scalar >= 0, 1 changes nothing."""
+    """Blend with the mean of the grey image, or of all channels if not RGB; `factor` >= 0, 1 changes nothing."""
     return join_planes(_contrast(split_planes(image, axis), factor), axis)
 
 
 def adjust_saturation(image: Array | np.ndarray, factor: Array | float, axis: int = -1) -> Array:
-    """Blend with the grey image; `factor` is a scalar >= 0, 1 changes nothing, nor does one channel."""
+    """Blend with the grey image; `factor` is a scalar >= 0, 1 changes nothing; the identity if not RGB."""
     return join_planes(_saturation(split_planes(image, axis), factor), axis)
 
 
 def adjust_hue(image: Array | np.ndarray, shift: Array | float, axis: int = -1) -> Array:
-    """Turn the hue by `shift` turns, a scalar in [-.5, .5]; the identity for one channel.
+    """Turn the hue by `shift` turns, a scalar in [-.5, .5]; the identity if not RGB.
 
     Reference:
         torchvision `transforms/_functional_tensor.py`, `adjust_hue`; the same function of HSV in closed form.
@@ -101,7 +104,7 @@ def adjust_hue(image: Array | np.ndarray, shift: Array | float, axis: int = -1) 
 
 
 def to_grey(image: Array | np.ndarray, axis: int = -1) -> Array:
-    """The grey image on as many channels as before; the identity for one channel.
+    """The grey image on as many channels as before; the identity if not RGB.
 
     >>> print(to_grey(jnp.array([1.0, 0.0, 0.0])))
     [0.299 0.299 0.299]
@@ -191,7 +194,7 @@ def color_jitter(
 
     Args:
         key: PRNG key.
-        image: float32 in [0, 1] with 1 or 3 channels on `axis`.
+        image: float32 in [0, 1] with 1 to 16 channels on `axis`.
         jitter: strengths (brightness, contrast, saturation, hue), see `sample_jitter`.
         prob: probability that anything is done.
         axis: the channels' axis.

@@ -11,7 +11,6 @@ from ssljax.vision.pictures import Interpolation
 
 ATTEMPTS = 10
 BOX_DRAWS = 2 * ATTEMPTS + 2
-REACH = {"bilinear": 1.0, "bicubic": 2.0}  # of the filters, in pixels of the smaller of the two grids
 
 
 def sample_crop(
@@ -59,9 +58,9 @@ def box_from(draws: Array, height: int, width: int, scale: tuple[float, float], 
 
 def _centred_size(height, width, ratio):
     if width / height < ratio[0]:
-        return round(width / ratio[0]), width
+        return max(1, round(width / ratio[0])), width
     if width / height > ratio[1]:
-        return height, round(height * ratio[1])
+        return height, max(1, round(height * ratio[1]))
     return height, width
 
 

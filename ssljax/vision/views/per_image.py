@@ -8,8 +8,9 @@ import numpy as np
 from jax import lax
 
 from ssljax.types import Array
+from ssljax.vision.pictures import REACH
 from ssljax.vision.views.color import Planes, grey_planes, jitter_planes_by_branches, solarize
-from ssljax.vision.views.crop import REACH, clip_overshoot, filter_weights
+from ssljax.vision.views.crop import clip_overshoot, filter_weights
 from ssljax.vision.views.drawn import Drawn
 from ssljax.vision.views.recipe import View
 
@@ -23,7 +24,7 @@ def apply(image: Array, drawn: Drawn, view: View) -> Array:
         planes = _if(drawn.jitter, lambda p: jitter_planes_by_branches(p, drawn.factors, drawn.ranks), planes)
     if view.grey > 0:
         planes = _if(drawn.grey, lambda p: grey_planes(p, True), planes)
-    columns = jnp.stack(planes, 1)
+    columns = planes[0] if len(planes) == 1 else jnp.stack(planes, 1)
     if view.blur > 0:
         pixels = lax.cond(drawn.blur, lambda x: _blur(x, drawn.sigma, view.taps), _upright, columns)
     else:
@@ -38,21 +39,26 @@ def _if(on: Array, change, planes: Planes) -> Planes:
 
 
 def _whole(image: Array, drawn: Drawn) -> Planes:
-    """All of an image in [0, 1] as planes [W, H]."""
+    """All of an image in [0, 1] as planes, see `_planes`."""
     columns = jnp.moveaxis(image, 0, 1)
     columns = lax.cond(drawn.flip, lambda x: x[::-1], lambda x: x, columns).astype(jnp.float32) / 255
-    return [columns[..., c] for c in range(image.shape[2])]
+    return _planes(jnp.moveaxis(columns, 2, 1))
 
 
 def _crop(image: Array, drawn: Drawn, view: View) -> Planes:
-    """The crop in [0, 1] as planes [W, H]."""
+    """The crop in [0, 1] as planes, see `_planes`."""
     top, left, height, width = drawn.box
     channels, size = image.shape[2], view.size
     rows = image.reshape(image.shape[0], -1).astype(jnp.float32)
     tall = _resize(rows, (top, height), view, False, 1 / 255).reshape(size, -1, channels)
     columns = jnp.moveaxis(tall, 0, 2).reshape(-1, channels * size)
     columns = clip_overshoot(_resize(columns, (left, width), view, drawn.flip), view.interpolation)
-    return [columns[:, c * size : (c + 1) * size] for c in range(channels)]
+    return _planes(columns.reshape(size, channels, size))
+
+
+def _planes(columns: Array) -> Planes:
+    """Planes of [W, C, H]: [W, H] of each channel of RGB, or all of it where there is another number of channels."""
+    return [columns[:, c] for c in range(3)] if columns.shape[1] == 3 else [columns]
 
 
 def _resize(x: Array, span: tuple[Array, Array], view: View, flip: Array | bool, unit: float = 1.0) -> Array:

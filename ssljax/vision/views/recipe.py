@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from typing import get_args
 
 from ssljax.types import BadInputError
-from ssljax.vision.pictures import Interpolation
+from ssljax.vision.pictures import MOST_CHANNELS, Interpolation
 
 
 @dataclass(frozen=True)
 class View:
     """One view's recipe, applied in the order of its fields, except that the flip is done with the crop.
+
+    Images have 1 to 16 channels. Hue, saturation and grey are of three, RGB, and leave others as they are.
 
     Attributes:
         size: pixels a side after the crop.
@@ -73,9 +75,9 @@ class View:
             raise BadInputError(
                 f"blur_kernel={self.taps}: give an odd number of taps, at most {2 * self.size - 1} at size {self.size}."
             )
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std) <= 0:
+        if len(self.mean) != len(self.std) or not 1 <= len(self.mean) <= MOST_CHANNELS or min(self.std) <= 0:
             raise BadInputError(
-                f"mean={self.mean}, std={self.std}: give one value each, or three, with every std above 0."
+                f"mean={self.mean}, std={self.std}: give one value each, or one a channel, with every std above 0."
             )
 
     @property

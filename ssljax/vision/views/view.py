@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
 from ssljax.types import Array, BadInputError
+from ssljax.vision.pictures import MOST_CHANNELS
 from ssljax.vision.views import batched, per_image
 from ssljax.vision.views.drawn import draw
 from ssljax.vision.views.recipe import View
@@ -21,7 +22,7 @@ def augment(key: Array, images: Array | np.ndarray, view: View) -> Array:
 
     Args:
         key: PRNG key; image i's randomness depends on it, on i and on B alone, not on the devices.
-        images: uint8[B, H, W, C] with 1 or 3 channels, sharded over `data` or not.
+        images: uint8[B, H, W, C] with 1 to 16 channels, sharded over `data` or not.
         view: the recipe.
 
     Returns:
@@ -67,10 +68,11 @@ def _one(key, image, view, apply):
 
 def _check_images(images, view):
     shape = list(images.shape)
-    if images.ndim != 4 or shape[-1] not in (1, 3) or images.dtype != jnp.uint8:
-        raise BadInputError(f"images are {images.dtype}{shape}: give uint8[B, H, W, C] with 1 or 3 channels.")
+    if images.ndim != 4 or not 1 <= shape[-1] <= MOST_CHANNELS or images.dtype != jnp.uint8:
+        wanted = f"uint8[B, H, W, C] with 1 to {MOST_CHANNELS} channels"
+        raise BadInputError(f"images are {images.dtype}{shape}: give {wanted}.")
     if len(view.mean) not in (1, shape[-1]):
-        counts = " or ".join(sorted({"1", str(shape[-1])}))
+        counts = "1" if shape[-1] == 1 else f"1 or {shape[-1]}, one a channel"
         raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give {counts}.")
     if view.scale is None and shape[1:3] != [view.size] * 2:
         raise BadInputError(
