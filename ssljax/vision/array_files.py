@@ -3,18 +3,21 @@
 import math
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssljax.data.tfds_sets import missing_split
 from ssljax.types import BadInputError
 from ssljax.vision import fashion_mnist
+from ssljax.vision.classes import classes_of
+from ssljax.vision.pictures import MOST_CHANNELS
 from ssljax.vision.reader import Reader
 
 WANTED = "SPLIT_images (uint8 [N, H, W] or [N, H, W, C]) or SPLIT_jpeg (uint8) and SPLIT_offsets (int)"
 
-MOST_CLASSES = 1 << 20  # where labels alone say how many there are
 HIGHEST_RATIO = 1032  # deflate's
 ALIGNMENT, PIECE = 64, 1 << 20  # bytes; zipfile makes a copy of what it reads at once
 HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
@@ -22,10 +25,22 @@ HEADER = 1 << 16  # bytes; NumPy refuses more than 10,000
 
 def open_embedded(which: str, split: str) -> Reader:
     """The embedded set `which`; there is one, Fashion-MNIST."""
-    if which != "fashion_mnist":
-        raise BadInputError(f"embedded:{which} is unknown; use embedded:fashion_mnist.")
+    embedded_splits(which)
     images, labels = fashion_mnist.load(split)
     return _reader(f"embedded:fashion_mnist ({split})", images, labels, fashion_mnist.CLASS_NAMES)
+
+
+def embedded_splits(which: str) -> list[str]:
+    """The splits of the embedded set `which`."""
+    if which != "fashion_mnist":
+        raise BadInputError(f"embedded:{which} is unknown; use embedded:fashion_mnist.")
+    return list(fashion_mnist.PER_CLASS)
+
+
+def array_splits(file: str) -> list[str]:
+    """The splits of an `.npz` file."""
+    file = str(Path(file).expanduser())
+    return sorted(_reading(file, lambda stored: _members(file, stored)[1]))
 
 
 def open_arrays(file: str, split: str) -> Reader:
@@ -65,20 +80,34 @@ class _Encoded:
 
 def _load(file: str, split: str) -> dict[str, np.ndarray]:
     """What the file holds of this split; the other splits' arrays are not read."""
+
+    def read(stored: zipfile.ZipFile) -> dict[str, np.ndarray]:
+        members, splits = _members(file, stored)
+        if split not in splits:
+            raise missing_split(f"arrays:{file}", split, splits)
+        wanted = {f"{split}_{part}" for part in ("images", "labels", "jpeg", "offsets")} | {"class_names"}
+        return {key: _member(stored, info) for key, info in members.items() if key in wanted}
+
+    return _reading(file, read)
+
+
+def _members(file: str, stored: zipfile.ZipFile) -> tuple[dict[str, zipfile.ZipInfo], set[str]]:
+    """The arrays of a file and the splits that they make."""
+    _check_directory(file, stored)
+    members = {info.filename.removesuffix(".npy"): info for info in stored.infolist()}
+    splits = {key.rpartition("_")[0] for key in members if key.endswith(("_images", "_jpeg"))}
+    if not splits:
+        held = ", ".join(members) or "nothing"
+        raise BadInputError(f"arrays:{file} holds {held} and must hold {WANTED}.")
+    return members, splits
+
+
+def _reading(file: str, read: Callable[[zipfile.ZipFile], Any]) -> Any:
     if not Path(file).is_file():
         raise BadInputError(f"arrays:{file}: there is no such file; give the path of an .npz file.")
     try:
         with zipfile.ZipFile(file) as stored:
-            _check_directory(file, stored)
-            members = {info.filename.removesuffix(".npy"): info for info in stored.infolist()}
-            splits = {key.rpartition("_")[0] for key in members if key.endswith(("_images", "_jpeg"))}
-            if not splits:
-                held = ", ".join(members) or "nothing"
-                raise BadInputError(f"arrays:{file} holds {held} and must hold {WANTED}.")
-            if split not in splits:
-                raise missing_split(f"arrays:{file}", split, splits)
-            wanted = {f"{split}_{part}" for part in ("images", "labels", "jpeg", "offsets")} | {"class_names"}
-            return {key: _member(stored, info) for key, info in members.items() if key in wanted}
+            return read(stored)
     except BadInputError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy raise a dozen kinds of exceptions on damaged bytes
@@ -110,7 +139,7 @@ def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         if min(shape, default=0) < 0 or math.prod(shape) * max(dtype.itemsize, 1) > info.file_size:
             raise ValueError(f"{info.filename} claims {dtype} {list(shape)} in {info.file_size} bytes")
         if not (by_columns or dtype.hasobject):
-            array = _aligned(shape, dtype)
+            array = aligned(shape, dtype)
             rest = array.reshape(-1).view(np.uint8).data
             while rest and (count := stream.readinto(rest[:PIECE])):  # type: ignore[attr-defined]
                 rest = rest[count:]
@@ -125,7 +154,7 @@ def _member(stored: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     return array
 
 
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that jax uses on a CPU as it is: others are copied."""
     size = math.prod(shape) * dtype.itemsize
     buffer = np.empty(size + ALIGNMENT, np.uint8)
@@ -134,20 +163,20 @@ def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
-    shaped = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
-    wanted = "uint8 [N, H, W] or [N, H, W, C], of values 0 to 255, with C 1 or 3"
+    shaped = images.ndim == 3 or (images.ndim == 4 and 1 <= images.shape[-1] <= MOST_CHANNELS)
+    wanted = f"uint8 [N, H, W] or [N, H, W, C], of values 0 to 255, with C 1 to {MOST_CHANNELS}"
     _check(images.dtype == np.uint8 and shaped, file, key, images, wanted)
     return images[..., None] if images.ndim == 3 else images
 
 
 def _check_labels(file: str, key: str, labels: np.ndarray, count: int, names: np.ndarray | None) -> None:
     _check(labels.dtype.kind in "iu" and labels.shape == (count,), file, key, labels, f"int [{count}]")
-    if names is not None:
-        _check(names.dtype.kind in "US" and names.ndim == 1, file, "class_names", names, "strings [classes]")
-    highest = MOST_CLASSES - 1 if names is None else len(names) - 1
-    if count and (labels.min() < 0 or labels.max() > highest):
+    if names is None:
+        return
+    _check(names.dtype.kind in "US" and names.ndim == 1, file, "class_names", names, "strings [classes]")
+    if count and (labels.min() < -1 or labels.max() >= len(names)):
         found = f"{labels.min()} to {labels.max()}"
-        raise BadInputError(f"{file}: {key} holds {found} and must lie in 0 to {highest} (see class_names).")
+        raise BadInputError(f"{file}: {key} holds {found} and must lie in 0 to {len(names) - 1} (see class_names).")
 
 
 def _check(fits: bool, file: str, key: str, array: np.ndarray, wanted: str) -> None:
@@ -161,10 +190,8 @@ def _reader(
     labels: np.ndarray | None,
     class_names: tuple[str, ...] | None,
 ) -> Reader:
-    if labels is None:
-        class_names = None
-    elif class_names is None:
-        class_names = tuple(str(label) for label in range(int(labels.max()) + 1 if len(labels) else 0))
+    identity = b"" if labels is None else labels.tobytes()
+    labels, class_names, _, notes = classes_of(name, labels, class_names)
     layout = pictures.offsets.tobytes() if isinstance(pictures, _Encoded) else str(pictures.shape).encode()
     return Reader(
         name=name,
@@ -172,7 +199,9 @@ def _reader(
         read=lambda i: (pictures[i], None if labels is None else int(labels[i])),
         picture_name=lambda i: f"{name}: picture {i}",
         class_names=class_names,
-        identity=layout + (b"" if labels is None else labels.tobytes()),
+        identity=layout + identity,
+        channels=3 if isinstance(pictures, _Encoded) else pictures.shape[-1],
+        notes=notes,
         arrays=_in_memory(pictures, labels),
         labels=labels,
     )

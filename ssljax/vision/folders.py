@@ -44,6 +44,18 @@ def open_folder(path: str, split: str) -> Reader:
     )
 
 
+def folder_splits(path: str) -> list[str]:
+    """The splits among the folders in `path`; none: all of it is one.
+
+    Raises:
+        BadInputError: there is no such folder.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise BadInputError(f"folder:{root}: there is no such folder; give one that holds pictures.")
+    return [name for name in SPLITS if (root / name).is_dir()]
+
+
 def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> Iterator[str]:
     if empty:
         names = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
@@ -57,11 +69,9 @@ def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> It
 
 
 def _root(path: Path, split: str) -> Path:
-    if not path.is_dir():
-        raise BadInputError(f"folder:{path}: there is no such folder; give one that holds pictures.")
+    others = folder_splits(str(path))
     if (path / split).is_dir():
         return path / split
-    others = [name for name in SPLITS if (path / name).is_dir()]
     if others:
         raise missing_split(f"folder:{path}", split, others)
     return path

@@ -22,6 +22,7 @@ import numpy as np
 
 from ssljax.data.tfds_sets import missing_split
 from ssljax.types import BadInputError
+from ssljax.vision.pictures import MOST_CHANNELS
 from ssljax.vision.reader import Reader
 
 FORMAT, VERSION = "ssljax packed pictures", 1
@@ -96,15 +97,9 @@ def open_packed(path: str, split: str) -> Reader:
     Raises:
         BadInputError: there is none, or it is of another kind, cut short or damaged.
     """
-    root, name = Path(path).expanduser(), f"packed:{path}"
-    if not root.is_dir():
-        raise BadInputError(f"{name}: there is no such directory; make it with python -m experiments.pack_images.")
-    directory = root / split
+    directory = Path(path).expanduser() / split
     if not directory.is_dir():
-        splits = [found.parent.name for found in root.glob(f"*/{MANIFEST}") if found.parent.suffix != ".partial"]
-        if splits:
-            raise missing_split(name, split, splits)
-        raise BadInputError(f"{name} holds no packed pictures; make them with python -m experiments.pack_images.")
+        raise missing_split(f"packed:{path}", split, packed_splits(path))
     try:
         manifest = _manifest(directory)
         shape = tuple(manifest["shape"])
@@ -137,6 +132,21 @@ def open_packed(path: str, split: str) -> Reader:
     )
 
 
+def packed_splits(path: str) -> list[str]:
+    """The splits of a directory that `pack` made.
+
+    Raises:
+        BadInputError: there is no such directory, or none in it.
+    """
+    root, name = Path(path).expanduser(), f"packed:{path}"
+    if not root.is_dir():
+        raise BadInputError(f"{name}: there is no such directory; make it with python -m experiments.pack_images.")
+    splits = [found.parent.name for found in root.glob(f"*/{MANIFEST}") if found.parent.suffix != ".partial"]
+    if not splits:
+        raise BadInputError(f"{name} holds no packed pictures; make them with python -m experiments.pack_images.")
+    return splits
+
+
 def _records(source: Any, transform: Callable) -> Iterator[dict[str, Any]]:
     """In order, read by threads a little ahead."""
     rng = np.random.default_rng(0)  # transforms must not draw from it
@@ -162,7 +172,8 @@ def _manifest(directory: Path) -> dict[str, Any]:
     if manifest["version"] != VERSION:
         raise ValueError(f"version {manifest['version']}, not {VERSION}")
     shape = manifest["shape"]
-    if len(shape) != 4 or not all(isinstance(side, int) and side > 0 for side in shape) or shape[3] not in (1, 3):
+    sizes = len(shape) == 4 and all(isinstance(side, int) and side > 0 for side in shape)
+    if not sizes or shape[3] > MOST_CHANNELS:
         raise ValueError(f"shape {shape}")
     if SUMS not in manifest["checksums"]:
         raise ValueError("no checksums")

@@ -4,24 +4,25 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ssljax.types import BadInputError
 from ssljax.vision import pictures
-from ssljax.vision.array_files import open_arrays, open_embedded
-from ssljax.vision.folders import open_folder
-from ssljax.vision.packed import open_packed
-from ssljax.vision.reader import Reader
-from ssljax.vision.tfds_sets import open_tfds
+from ssljax.vision.array_files import array_splits, embedded_splits, open_arrays, open_embedded
+from ssljax.vision.folders import SPLITS, folder_splits, open_folder
+from ssljax.vision.grey import in_grey
+from ssljax.vision.packed import open_packed, packed_splits
+from ssljax.vision.reader import Reader, part_of
+from ssljax.vision.tfds_sets import open_tfds, tfds_splits
 
-OPENERS: dict[str, Callable[..., Reader]] = {
-    "arrays": open_arrays,
-    "embedded": open_embedded,
-    "folder": open_folder,
-    "packed": open_packed,
-    "tfds": open_tfds,
+OPENERS: dict[str, tuple[Callable[..., Reader], Callable[..., list[str]]]] = {
+    "arrays": (open_arrays, array_splits),
+    "embedded": (open_embedded, embedded_splits),
+    "folder": (open_folder, folder_splits),
+    "packed": (open_packed, packed_splits),
+    "tfds": (open_tfds, tfds_splits),
 }
 SAMPLED = 8
 
@@ -83,6 +84,10 @@ class Source:
     def part(self, indices: np.ndarray, name: str) -> "Source":
         """The pictures `indices` of this set, as a set called `name`."""
         return _part(self._reopen, indices, name)
+
+    def picture_name(self, index: int) -> str:
+        """What messages call picture `index`: its path, or the set and its number; the keys of `bad`."""
+        return self._reader.picture_name(index)
 
     def encoded(self) -> Iterator[bytes]:
         """Each picture's file, or its pixels, as bytes; what cannot be read is left out."""
@@ -158,39 +163,40 @@ def _reopened(reopen: Callable[[], Source], class_names: tuple[str, ...] | None)
 
 def _part(reopen: Callable[[], Source], indices: np.ndarray, name: str) -> Source:
     whole = reopen()
-    reader = whole._reader
-    part = reader._replace(
-        name=name,
-        length=len(indices),
-        read=lambda i: reader.read(int(indices[i])),
-        picture_name=lambda i: reader.picture_name(int(indices[i])),
-        identity=reader.identity + indices.tobytes(),
-        arrays=None if reader.arrays is None else {key: values[indices] for key, values in reader.arrays.items()},
-        labels=None if reader.labels is None else reader.labels[indices],
-    )
+    part = part_of(whole._reader, indices, name)
     return Source(part, functools.partial(_part, reopen, indices, name), whole._skip_bad, whole._min_side)
 
 
 def open_source(
-    spec: str, split: str, *, skip_bad: bool = False, data_dir: str | None = None, min_side: int | None = None
+    spec: str,
+    split: str,
+    *,
+    skip_bad: bool = False,
+    data_dir: str | None = None,
+    min_side: int | None = None,
+    channels: Literal[1, 3] = 3,
 ) -> Source:
     """Open one split of a data set.
 
     Args:
         spec: one of
-            `tfds:NAME`, a tensorflow-datasets set prepared as array_record (TensorFlow is not needed);
+            `tfds:NAME`, a tensorflow-datasets set prepared as array_record (TensorFlow is not needed), with a
+            feature `image` and perhaps an integer `label`;
             `folder:PATH`, JPEG, PNG, WebP, TIFF and other files of any size and mode, always read as RGB, in
             PATH/`split` if it exists, else in PATH: a folder for each class (classes are the sorted names of those
             with pictures, at any depth and through links), or loose files, with which all are unlabelled;
-            `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], or `{split}_jpeg`,
+            `arrays:FILE.npz` with `{split}_images`, uint8 [N, H, W] or [N, H, W, C], C 1 to 16, or `{split}_jpeg`,
             uint8, encoded pictures end to end, read as RGB, picture i from `{split}_offsets[i]` to `[i + 1]`;
-            and optionally `{split}_labels`, int [N], and `class_names`;
+            and optionally `{split}_labels`, int [N], all -1 for none, and `class_names`, without which the labels
+            that occur are the classes;
             `packed:DIR`, made by `python -m experiments.pack_images`, pictures of one size;
             `embedded:fashion_mnist`, 12,000 training and 2,000 test pictures that come with ssljax.
         split: "train", "test" or whatever the set calls it; tfds takes slices such as "train[:10%]".
         skip_bad: skip unreadable pictures and count them in `source.bad` instead of stopping.
         data_dir: directory of tfds sets; None: tfds' own default.
         min_side: pixels; larger JPEGs are decoded at a fraction of their size (see `pictures.decode`).
+        channels: 1 reads RGB as grey by Pillow's weights (ITU-R 601); 3 decodes files to RGB and leaves pixels as
+            they are.
 
     Returns:
         The source.
@@ -202,10 +208,43 @@ def open_source(
     >>> len(source), source.num_classes, source[0]["image"].shape
     (2000, 10, (28, 28, 1))
     """
+    if channels not in (1, 3):
+        raise BadInputError(f"channels={channels}: give 1 for grey, or 3.")
+    return _open(spec, split, skip_bad, data_dir, min_side, channels == 1)
+
+
+def _open(spec: str, split: str, skip_bad, data_dir, min_side, grey: bool, numbers=None) -> Source:
+    kind, where = _kind(spec)
+    reader = OPENERS[kind][0](where, split, *((data_dir, numbers) if kind == "tfds" else ()))
+    reopen = functools.partial(_open, spec, split, skip_bad, data_dir, min_side, grey, reader.numbers)
+    return Source(in_grey(reader) if grey else reader, reopen, skip_bad, min_side)
+
+
+def _kind(spec: str) -> tuple[str, str]:
     kind, _, where = spec.partition(":")
     if kind not in OPENERS or not where:
         kinds = "tfds:NAME, folder:PATH, arrays:FILE.npz, packed:DIR or embedded:fashion_mnist"
         raise BadInputError(f"data={spec!r} is not a kind of data; use {kinds}.")
-    reader = OPENERS[kind](where, split, data_dir) if kind == "tfds" else OPENERS[kind](where, split)
-    options = {"skip_bad": skip_bad, "data_dir": data_dir, "min_side": min_side}
-    return Source(reader, functools.partial(open_source, spec, split, **options), skip_bad, min_side)
+    return kind, where
+
+
+def split_names(spec: str, data_dir: str | None = None) -> tuple[str, ...]:
+    """The splits of a data set: train, val, valid, validation, test, then others by name.
+
+    Args:
+        spec: as `open_source`.
+        data_dir: likewise.
+
+    Returns:
+        Names for `open_source`; none if a folder has no folders of those names: all of it is one split, however called.
+
+    Raises:
+        BadInputError: the kind or set does not exist.
+
+    >>> split_names("embedded:fashion_mnist")
+    ('train', 'test')
+    """
+    kind, where = _kind(spec)
+    names = OPENERS[kind][1](where, *((data_dir,) if kind == "tfds" else ()))
+    places = {name: place for place, name in enumerate(SPLITS)}
+    return tuple(sorted(names, key=lambda name: (places.get(name, len(places)), name)))

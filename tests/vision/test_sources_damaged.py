@@ -95,11 +95,17 @@ IMAGES = np.zeros((3, 2, 2), np.uint8)
             r"is float32 \[3, 2, 2\] and must be uint8",
         ),
         ({"train_images": IMAGES[0]}, "must be uint8"),
-        ({"train_images": np.zeros((3, 2, 2, 2), np.uint8)}, "with C 1 or 3"),
+        ({"train_images": np.zeros((3, 2, 2, 17), np.uint8)}, "with C 1 to 16"),
+        ({"train_images": np.zeros((3, 2, 2, 0), np.uint8)}, "with C 1 to 16"),
         ({"train_images": np.array([None])}, "without pickles"),
         ({"train_images": IMAGES, "train_labels": np.zeros(2, int)}, r"must be int \[3\]"),
         ({"train_images": IMAGES, "train_labels": np.zeros(3)}, r"float64 \[3\] and must be int"),
-        ({"train_images": IMAGES, "train_labels": np.array([0, 1, -1])}, "holds -1 to 1"),
+        ({"train_images": IMAGES, "train_labels": np.array([0, 1, -1])}, "1 of 3 labels are -1"),
+        ({"train_images": IMAGES, "train_labels": np.array([0, 1, -2])}, "lie in -2 to 1; give numbers of 0 and above"),
+        (
+            {"train_images": IMAGES, "train_labels": np.array([0, -1, -1]), "class_names": np.array(["a"])},
+            "2 of 3 labels are -1, which stands for none",
+        ),
         (
             {
                 "train_images": IMAGES,
