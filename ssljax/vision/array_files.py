@@ -166,6 +166,9 @@ def _pixels(file: str, key: str, images: np.ndarray) -> np.ndarray:
     shaped = images.ndim == 3 or (images.ndim == 4 and 1 <= images.shape[-1] <= MOST_CHANNELS)
     wanted = f"uint8 [N, H, W] or [N, H, W, C], of values 0 to 255, with C 1 to {MOST_CHANNELS}"
     _check(images.dtype == np.uint8 and shaped, file, key, images, wanted)
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 3:
+        shape = list(images.shape)
+        raise BadInputError(f"{file}: {key} is {shape}, which looks like [N, C, H, W]; give [N, H, W, C].")
     return images[..., None] if images.ndim == 3 else images
 
 

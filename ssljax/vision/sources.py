@@ -210,14 +210,14 @@ def open_source(
     """
     if channels not in (1, 3):
         raise BadInputError(f"channels={channels}: give 1 for grey, or 3.")
-    return _open(spec, split, skip_bad, data_dir, min_side, channels == 1)
+    return _open(spec, split, {"skip_bad": skip_bad, "data_dir": data_dir, "min_side": min_side, "grey": channels == 1})
 
 
-def _open(spec: str, split: str, skip_bad, data_dir, min_side, grey: bool, numbers=None) -> Source:
+def _open(spec: str, split: str, options: dict[str, Any], numbers: np.ndarray | None = None) -> Source:
     kind, where = _kind(spec)
-    reader = OPENERS[kind][0](where, split, *((data_dir, numbers) if kind == "tfds" else ()))
-    reopen = functools.partial(_open, spec, split, skip_bad, data_dir, min_side, grey, reader.numbers)
-    return Source(in_grey(reader) if grey else reader, reopen, skip_bad, min_side)
+    reader = OPENERS[kind][0](where, split, *((options["data_dir"], numbers) if kind == "tfds" else ()))
+    reopen = functools.partial(_open, spec, split, options, reader.numbers)
+    return Source(in_grey(reader) if options["grey"] else reader, reopen, options["skip_bad"], options["min_side"])
 
 
 def _kind(spec: str) -> tuple[str, str]:

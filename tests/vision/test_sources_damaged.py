@@ -96,6 +96,7 @@ IMAGES = np.zeros((3, 2, 2), np.uint8)
         ),
         ({"train_images": IMAGES[0]}, "must be uint8"),
         ({"train_images": np.zeros((3, 2, 2, 17), np.uint8)}, "with C 1 to 16"),
+        ({"train_images": np.zeros((3, 1, 8, 8), np.uint8)}, r"looks like \[N, C, H, W\]; give \[N, H, W, C\]"),
         ({"train_images": np.zeros((3, 2, 2, 0), np.uint8)}, "with C 1 to 16"),
         ({"train_images": np.array([None])}, "without pickles"),
         ({"train_images": IMAGES, "train_labels": np.zeros(2, int)}, r"must be int \[3\]"),

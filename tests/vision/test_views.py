@@ -85,8 +85,9 @@ def test_one_channel_is_augmented_as_a_grey_image_of_three():
 
 
 def test_the_whole_pipeline_lowers_for_a_tpu_without_gathers_or_loops():
-    key, images = jax.random.key(0), jax.ShapeDtypeStruct((8, 256, 256, 3), jnp.uint8)
-    for recipe in (views.moco_v2(), views.byol()):
+    key, plain = jax.random.key(0), views.Views((replace(BYOL, size=224),))
+    for recipe, channels in ((views.moco_v2(), 3), (views.byol(), 3), (plain, 13)):
+        images = jax.ShapeDtypeStruct((8, 256, 256, channels), jnp.uint8)
         lowered = draw.trace(key, images, recipe).lower(lowering_platforms=("tpu",))
         text = str(lowered.as_text())
         assert "dot_general" in text
