@@ -10,6 +10,7 @@ from ssljax.run.config import RunConfig
 from ssljax.run.finishing import UnfinishedError
 from ssljax.run.ledger import paragraphs
 from ssljax.train.checkpoint import SaveError
+from ssljax.train.collapse import CollapsedError
 from ssljax.train.guard import DivergedError
 from ssljax.train.hosts import exits, interruption
 from ssljax.train.hosts.interruption import Interrupted
@@ -22,8 +23,8 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
     """Parse the command line into `config_type`, build the experiment and run it.
 
     Exits with one sentence on standard error: with 2 for invalid input, with 75 after a signal, once the
-    state is saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges, cannot save, or an
-    evaluation or the report failed.
+    state is saved, with 76 when a process of the run is stuck or dead, with 1 when it diverges, collapses,
+    cannot save, or an evaluation or the report failed.
 
     Args:
         config_type: a frozen dataclass with a default for every field.
@@ -41,7 +42,7 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
             sys.exit(refuse(error))
         except Interrupted as stopped:
             exits.exit_interrupted(str(stopped))
-        except (DivergedError, SaveError, UnfinishedError) as error:
+        except (DivergedError, CollapsedError, SaveError, UnfinishedError) as error:
             sys.exit(f"error: {error}")
 
 

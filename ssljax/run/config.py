@@ -1,6 +1,7 @@
 """The options that every experiment has."""
 
 import dataclasses
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,9 @@ class RunConfig:
     """Stop after this many steps; the schedules remain those of the whole recipe."""
     allow: tuple[str, ...] = ()
     """Options that may differ from those of the run in the workdir when it is resumed."""
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    """What to do when the representation collapses: warn, save and stop, or go back to an earlier checkpoint and pass
+    over the data since."""
     stall_timeout: int = 120
     """Seconds without a step, compilation apart, after which all processes exit and name the stuck one; 0: never."""
     steps_per_dispatch: int | None = None

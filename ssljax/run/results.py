@@ -26,6 +26,7 @@ NEUTRAL |= {
     "keep_every",
     "keep_best",
     "allow",
+    "on_collapse",
     "stall_timeout",
     "compiler_check",
     "steps_per_dispatch",

@@ -1,7 +1,9 @@
-"""Logging of a run on process 0: metrics.jsonl, TensorBoard events and a progress bar."""
+"""Logging of a run on process 0: metrics.jsonl, TensorBoard events and a progress bar, or lines in a file."""
 
+import bisect
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 import jax
 
 from ssljax.train import buckets
+
+QUIET = 30  # seconds between two lines of progress where there is no terminal
 
 
 class RunLog:
@@ -53,14 +57,15 @@ class RunLog:
         self.began = time.time()
 
     def write(self, step: int, metrics: dict[str, Any]) -> None:
-        """Log the metrics of one step; those that are not numbers go to metrics.jsonl only."""
+        """Log the metrics of one step, of an earlier one after a rollback; numbers only go to TensorBoard as well."""
         if not self.active:
             return
         row = {"step": step, "seconds": round(time.time() - self.began, 2)} | metrics
-        if self.rows and self.rows[-1]["step"] == step:
-            self.rows[-1] = self.rows[-1] | metrics
+        at = self._place(step)
+        if self.row(step):
+            self.rows[at] = self.rows[at] | metrics
         else:
-            self.rows.append(row)
+            self.rows.insert(at, row)
         self._append(row)
         if self.events is None:
             self.events = _event_writer(str(self.path.parent))
@@ -70,6 +75,11 @@ class RunLog:
         if self.bar is not None:
             self.shown |= {name: f"{metrics[name]:.3g}" for name in self.headline if name in metrics}
             self.bar.set_postfix(self.shown, refresh=False)
+
+    def row(self, step: int) -> dict[str, Any]:
+        """What is logged of one step; empty if nothing is."""
+        at = self._place(step)
+        return self.rows[at] if at < len(self.rows) and self.rows[at]["step"] == step else {}
 
     def update_progress(self, step: int) -> None:
         """Advance the progress bar to `step`."""
@@ -105,6 +115,9 @@ class RunLog:
             copy()
         except Exception as error:  # each library has its own; a run need not fail for its curves
             self.say(f"The metrics could not be copied to the workdir ({error}); they are in {self.path.parent}.")
+
+    def _place(self, step: int) -> int:
+        return bisect.bisect_left(self.rows, step, key=lambda row: row["step"])
 
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a") as file:
@@ -148,7 +161,52 @@ def _event_writer(workdir: str) -> Any:
     return SummaryWriter(workdir, flush_secs=30)
 
 
+class ProgressLines:
+    """Progress where there is no terminal: a line every `QUIET` seconds at most, and one at the end; for a file.
+
+    Has what `RunLog` uses of tqdm.
+
+    Attributes:
+        n: steps made.
+    """
+
+    def __init__(self, total: int, start: int, title: str, clock: Callable[[], float] = time.monotonic):
+        """Progress from step `start` to `total`; nothing is printed yet."""
+        self.n, self.total, self.title, self.clock = start, total, title, clock
+        self.shown: dict[str, str] = {}
+        self.said = start, clock()  # step and time of the last line
+
+    def update(self, steps: int) -> None:
+        """Advance by so many steps; prints a line if the last one is long ago."""
+        self.n += steps
+        if self.clock() - self.said[1] >= QUIET:
+            self._print()
+
+    def set_postfix(self, shown: dict[str, str], refresh: bool = False) -> None:
+        """Figures to show from now on."""
+        del refresh
+        self.shown = dict(shown)
+
+    def write(self, line: str) -> None:
+        """Print any other line."""
+        print(line, flush=True)
+
+    def close(self) -> None:
+        """Print how far it came, unless the last line says so."""
+        if self.n != self.said[0]:
+            self._print()
+
+    def _print(self) -> None:
+        now = self.clock()
+        figures = "".join(f", {name} {value}" for name, value in self.shown.items())
+        rate = (self.n - self.said[0]) / max(now - self.said[1], 1e-9)
+        print(f"{self.title}: step {self.n}/{self.total}{figures}, {rate:.3g} steps/s", file=sys.stderr, flush=True)
+        self.said = self.n, now
+
+
 def _progress_bar(total: int, start: int, title: str) -> Any:
+    if not sys.stderr.isatty():
+        return ProgressLines(total, start, title)
     from tqdm import tqdm
 
     return tqdm(total=total, initial=start, desc=title, unit="step", mininterval=0.5, dynamic_ncols=True)

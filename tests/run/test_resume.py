@@ -4,7 +4,7 @@ import pytest
 from etils import epath
 
 from experiments import bert_demo, moco_cifar10, moco_v3_imagenet, simclr_cifar10
-from ssljax.run import experiment, pretraining, programs
+from ssljax.run import experiment, programs, running
 from ssljax.train.logging import read_metrics
 from ssljax.train.saving import manifest
 
@@ -52,7 +52,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(name, tmp_p
     steps = steps_compiled(monkeypatch)
     whole = run(name, data, tmp_path / "whole")
     assert steps[0]._cache_size() == (2 if name == "bert" else 1)  # one program for each phase
-    boundary = pretraining._Running.boundary
+    boundary = running.Running.boundary
 
     def cut(running, step, state):
         boundary(running, step, state)
@@ -60,7 +60,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(name, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining._Running, "boundary", cut)
+        patch.setattr(running.Running, "boundary", cut)
         with pytest.raises(KeyboardInterrupt):
             run(name, data, tmp_path / "broken")
     assert not (tmp_path / "broken" / "results.json").exists()

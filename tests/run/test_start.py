@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ssljax import sharding
-from ssljax.run import experiment, pretraining, programs
+from ssljax.run import experiment, pretraining, programs, running
 from ssljax.run.config import RunConfig
 from ssljax.train import checkpoint
 from ssljax.train.state import init_state
@@ -73,7 +73,7 @@ def test_the_programs_before_the_first_step_are_traced_and_compiled_once(tmp_pat
     recipe = dense.recipe()
     jax.clear_caches()
     noted(monkeypatch, events, programs, "check")
-    noted(monkeypatch, events, pretraining._Running, "boundary")
+    noted(monkeypatch, events, running.Running, "boundary")
     run(tmp_path, recipe)
     checked, first = events.index("check"), events.index("boundary")
     before = [event for event in events[:checked] if event[0] == "trace"]

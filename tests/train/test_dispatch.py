@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssljax import sharding
-from ssljax.run import experiment, pretraining
+from ssljax.run import experiment, pretraining, running
 from ssljax.run.experiment import RunConfig
 from ssljax.train import loop
 from ssljax.train.guard import DivergedError
@@ -78,7 +78,7 @@ def counted(monkeypatch):
 @contextlib.contextmanager
 def stopped(monkeypatch, at):
     """The run inside is asked to stop at step `at`, and does within a dispatch."""
-    boundary = pretraining._Running.boundary
+    boundary = running.Running.boundary
 
     def signalled(running, step, state):
         if step >= at:
@@ -86,7 +86,7 @@ def stopped(monkeypatch, at):
         boundary(running, step, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining._Running, "boundary", signalled)
+        patch.setattr(running.Running, "boundary", signalled)
         with pytest.raises(interruption.Interrupted, match=rf"Stopped by .* at step ({at}|{at + 2}); .* saved"):
             yield
     monkeypatch.undo()

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from ssljax.train import logging
 from ssljax.train.guard import Guard
-from ssljax.train.logging import RunLog, read_metrics
+from ssljax.train.logging import ProgressLines, RunLog, read_metrics
 from ssljax.train.loop import fit
 from ssljax.train.state import TrainState
 
@@ -140,3 +142,57 @@ def test_a_resumed_log_drops_what_comes_after_the_checkpoint_and_a_torn_line(tmp
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["loss"]) for row in lines] == [(2, 2.0), (4, 4.0), (6, 60.0)]
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_without_a_terminal_progress_is_a_line_every_thirty_seconds(capsys):
+    clock = Clock()
+    lines = ProgressLines(1000, 100, "toy", clock)
+    lines.set_postfix({"loss": "0.5"}, refresh=False)
+    for second in range(1, 101):
+        clock.now = float(second)
+        lines.update(4)
+    lines.write("said")
+    found = capsys.readouterr()
+    assert found.out == "said\n"
+    assert found.err.splitlines() == [f"toy: step {n}/1000, loss 0.5, 4 steps/s" for n in (220, 340, 460)]
+    lines.close()
+    lines.close()
+    assert capsys.readouterr().err == "toy: step 500/1000, loss 0.5, 4 steps/s\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_for_terminals_only(tmp_path, capsys, monkeypatch, terminal):
+    monkeypatch.setattr(logging.sys.stderr, "isatty", lambda: terminal, raising=False)
+    log = RunLog(str(tmp_path), total_steps=10, start_step=0, title="test")
+    assert isinstance(log.bar, ProgressLines) is not terminal
+    log.write(5, {"loss": 0.25})
+    log.update_progress(5)
+    log.say("a line")
+    log.close()
+    found = capsys.readouterr()
+    assert "a line" in found.out + found.err
+    assert ("\r" in found.err) is terminal
+    if not terminal:
+        assert found.err.startswith("test: step 5/10, loss 0.25, ")
+
+
+def test_rows_after_a_rollback_take_the_place_of_the_first_ones(tmp_path):
+    log = open_log(tmp_path)
+    for step in (2, 4, 6):
+        log.write(step, {"loss": float(step)})
+    for step, metrics in ((2, {"rolled_back_from": 7}), (3, {"knn": 1.0}), (4, {"loss": 40.0})):
+        log.write(step, metrics)
+    assert [(row["step"], row.get("loss")) for row in log.rows] == [(2, 2.0), (3, None), (4, 40.0), (6, 6.0)]
+    assert log.row(4)["loss"] == 40
+    assert log.row(5) == {}
+    log.close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == log.rows

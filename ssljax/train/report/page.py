@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from ssljax.train import collapse
 from ssljax.train.report import plots
 from ssljax.train.report.style import CSS
 
@@ -110,13 +111,15 @@ def render(report: Report) -> str:
         ("Recipe", _recipe(report)),
         ("Environment", _environment(report)),
     ]
+    alarm = collapse.note(report.metrics)
+    warning = f'<p class="other"><strong>{_text(alarm)}</strong></p>\n' if alarm else ""
     body = "".join(f"<section>\n<h2>{title}</h2>\n{content}</section>\n" for title, content in sections if content)
     paragraphs = "".join(f"<p>{_text(part)}</p>\n" for part in report.description.split("\n\n") if part.strip())
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_text(report.title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_text(report.title)}</h1>\n{paragraphs}{body}</main>\n</body>\n</html>\n"
+        f"<h1>{_text(report.title)}</h1>\n{warning}{paragraphs}{body}</main>\n</body>\n</html>\n"
     )
 
 
