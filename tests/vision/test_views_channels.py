@@ -143,6 +143,8 @@ def test_mean_and_std_must_be_of_the_images_channels(channels):
     with pytest.raises(BadInputError, match=message):
         views.augment(jax.random.key(0), images, three)
     with pytest.raises(BadInputError, match=message):
+        views.normalize(images, three.mean, three.std)
+    with pytest.raises(BadInputError, match=message):
         Views((three,))(jax.random.key(0), image=images)
 
 

@@ -71,21 +71,29 @@ def _check_images(images, view):
     if images.ndim != 4 or not 1 <= shape[-1] <= MOST_CHANNELS or images.dtype != jnp.uint8:
         wanted = f"uint8[B, H, W, C] with 1 to {MOST_CHANNELS} channels"
         raise BadInputError(f"images are {images.dtype}{shape}: give {wanted}.")
-    if len(view.mean) not in (1, shape[-1]):
-        counts = "1" if shape[-1] == 1 else f"1 or {shape[-1]}, one a channel"
-        raise BadInputError(f"images{shape}: mean and std have {len(view.mean)} values; give {counts}.")
+    _check_mean(shape, view.mean)
     if view.scale is None and shape[1:3] != [view.size] * 2:
         raise BadInputError(
             f"images{shape}: scale=None needs images of {view.size} x {view.size}; resize them or set scale."
         )
 
 
+def _check_mean(shape, mean):
+    if len(mean) not in (1, shape[-1]):
+        counts = "1" if shape[-1] == 1 else f"1 or {shape[-1]}, one a channel"
+        raise BadInputError(f"images{list(shape)}: mean and std have {len(mean)} values; give {counts}.")
+
+
 def normalize(images: Array | np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
     """uint8[..., C] images -> float32[..., C], `(images / 255 - mean) / std`, for evaluation.
+
+    Raises:
+        BadInputError: mean and std have neither one value nor one a channel.
 
     >>> print(normalize(jnp.array([0, 255], jnp.uint8)[:, None], (0.5,), (0.5,))[:, 0])
     [-1.  1.]
     """
+    _check_mean(images.shape, mean)
     return _standardize(jnp.asarray(images).astype(jnp.float32) / 255, mean, std)
 
 
