@@ -203,27 +203,6 @@ def fifths(labels: np.ndarray, seed: int) -> np.ndarray:
     return result
 
 
-def standardise(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets by the training rows' mean and standard deviation, turned onto their principal axes.
-
-    The rotation does not change a regularised linear classifier and makes it quick to find. Training rows
-    that are fewer than the features span all that it can use, so only that many axes are kept.
-
-    Args:
-        train: float32[N, D].
-        test: float32[M, D].
-
-    Returns:
-        float32[N, min(N, D)] and float32[M, min(N, D)].
-    """
-    mean, std = train.mean(0, keepdims=True), train.std(0, keepdims=True)
-    std = np.where(std > 1e-6, std, 1)
-    train, test = (train - mean) / std, (test - mean) / std
-    few = len(train) < train.shape[1]
-    axes = np.linalg.svd(train, full_matrices=False)[2].T if few else np.linalg.eigh(train.T @ train)[1]
-    return train @ axes, test @ axes
-
-
 def place(array: np.ndarray, *, split: bool) -> Array:
     """A host's copy of a whole array on the devices: rows over `data` if `split`, else the whole on each."""
     target = sharding.data_sharding() if split else sharding.replicated_sharding()

@@ -63,6 +63,21 @@ def fraction_subset(labels, fraction: float, seed: int) -> np.ndarray:
     return _draw(labels, dict(zip(classes.tolist(), wanted.tolist(), strict=True)), seed)
 
 
+def smallest_class(labels) -> int:
+    """Rows of the class that has fewest: what `per_class` of `few_label_accuracy` may be at most.
+
+    Args:
+        labels: int[N].
+
+    Raises:
+        BadInputError: no labels.
+
+    >>> smallest_class([0, 7, 0, 7, 7])
+    2
+    """
+    return int(np.unique(_one_dimensional(labels), return_counts=True)[1].min())
+
+
 def few_label_accuracy(
     train_features,
     train_labels,
@@ -85,7 +100,7 @@ def few_label_accuracy(
         test_features: float[M, D].
         test_labels: int[M].
         num_classes: the number of classes.
-        per_class: labels of each class in a draw.
+        per_class: labels of each class in a draw; `smallest_class` at most.
         draws: at least 2; draw i uses the seed `seed + i`.
         seed: seed of the first draw.
 

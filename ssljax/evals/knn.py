@@ -9,9 +9,11 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
 from ssljax.evals.features import check_labels, check_split, pad_rows, place, round_up
+from ssljax.evals.rows import evenly_per_class, say_once
 from ssljax.types import BadInputError
 
 SIMILARITIES = 2**25  # of one device at a time: 128 MiB
+PAIRS = 5 * 10**8  # of a test and a training row, 512 wide, that are compared on a CPU: half a minute on two cores
 
 
 def knn_predict(
@@ -25,7 +27,9 @@ def knn_predict(
 ) -> np.ndarray:
     """Each test row's class by a vote of its k most similar training rows.
 
-    A neighbour with cosine similarity s votes exp(s / temperature) for its own class. Rows of the test
+    A neighbour with cosine similarity s votes exp(s / temperature) for its own class. On a CPU, where training times
+    test rows exceed `PAIRS` (fewer where they are wide), the neighbours are among an evenly spaced part of each class; a printed line says so once.
+    Rows of the test
     set are split over `data` and processed in blocks, so only a strip of the similarity matrix exists at a time.
 
     Args:
@@ -60,6 +64,8 @@ def knn_predict(
         raise BadInputError(f"k={k}: there are {len(train)} training rows; give k from 1 to {len(train)}.")
     if temperature <= 0:
         raise BadInputError(f"temperature={temperature}: a vote is exp(cosine / T); give a number above 0.")
+    if sharding.platform() == "cpu":
+        train, labels = _affordable(train, labels, len(test), k + num_classes)
     devices = sharding.data_devices()
     size = min(devices * int(np.clip(SIMILARITIES // len(train), 1, 512)), round_up(len(test), devices))
     placed = place(_normalise(train), split=False), place(labels, split=False)
@@ -89,6 +95,17 @@ def knn_accuracy(
     return float(100 * np.mean(predicted == truth))
 
 
+def _affordable(train: np.ndarray, labels: np.ndarray, tested: int, least: int) -> tuple[np.ndarray, np.ndarray]:
+    kept = evenly_per_class(labels, max(PAIRS * 1024 // (tested * (512 + train.shape[1])), least))
+    if len(kept) == len(train):
+        return train, labels
+    say_once(
+        f"kNN searches {len(kept)} of {len(train)} training rows, evenly spaced in each class: {tested} test rows "
+        "and all of them would take more than a minute on a CPU."
+    )
+    return train[kept], labels[kept]
+
+
 def _normalise(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
@@ -97,7 +114,7 @@ def _normalise(features: np.ndarray) -> np.ndarray:
 def _vote(train, labels, test, num_classes, k, temperature):
     def one_device(train, labels, test, temperature):
         similarity = jnp.matmul(test, train.T, precision=jax.lax.Precision.HIGHEST)
-        nearest, rows = jax.lax.top_k(similarity, k)
+        nearest, rows = _nearest(similarity, k)
         votes = jnp.exp((nearest - nearest[:, :1]) / temperature)
         scores = jax.vmap(lambda vote, label: jnp.zeros(num_classes).at[label].add(vote))(votes, labels[rows])
         return jnp.argmax(scores, axis=1).astype(jnp.int32)
@@ -107,3 +124,22 @@ def _vote(train, labels, test, num_classes, k, temperature):
     split = P(sharding.DATA)
     vote = jax.shard_map(one_device, in_specs=(P(), P(), split, P()), out_specs=split)
     return sharding.gather(vote(train, labels, test, temperature))
+
+
+def _nearest(similarity, k: int):
+    """`jax.lax.top_k`, which sorts whole rows on a CPU, on few of the columns.
+
+    The k largest of N are in the k groups of columns with the largest maxima.
+    """
+    rows, columns = similarity.shape
+    size = int((columns / k) ** 0.5)  # fewest columns to look at in all: N / size maxima and k size members
+    if size < 2:
+        return jax.lax.top_k(similarity, k)
+    count = -(-columns // size)
+    padded = jnp.pad(similarity, ((0, 0), (0, count * size - columns)), constant_values=-jnp.inf)
+    grouped = padded.reshape(rows, count, size)
+    # in increasing order, so that of equals the first is taken as `top_k` does
+    groups = jnp.sort(jax.lax.top_k(jnp.max(grouped, axis=2), k)[1], axis=1)
+    members = jnp.take_along_axis(grouped, groups[:, :, None], axis=1).reshape(rows, k * size)
+    found, places = jax.lax.top_k(members, k)
+    return found, jnp.take_along_axis(groups, places // size, axis=1) * size + places % size

@@ -1,4 +1,4 @@
-"""Linear evaluation on a frozen backbone: the papers' protocol, and a fast one on cached features."""
+"""Linear evaluation on a frozen backbone by the papers' protocol; `logistic` has the fast one on cached features."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -12,7 +12,10 @@ import optax
 from ssljax import sharding
 from ssljax.evals import MOCO, ProbeConfig
 from ssljax.evals import features as shared
+from ssljax.evals.logistic import cross_entropy, logistic_regression, logits_of, quick_probe
 from ssljax.types import Array, BadInputError, Batch, PyTree
+
+__all__ = ["LinearProbe", "linear_probe", "logistic_regression", "quick_probe"]
 
 Batches = Iterable[Batch]
 
@@ -106,21 +109,13 @@ def _transform(config: ProbeConfig) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(config.weight_decay), scaled, optax.trace(config.momentum))
 
 
-def _logits(head, features):
-    return jnp.matmul(features, head["kernel"], precision=jax.lax.Precision.HIGHEST) + head["bias"][None, :]
-
-
-def _cross_entropy(logits, labels):
-    return -jnp.sum(jax.nn.one_hot(labels, logits.shape[1]) * jax.nn.log_softmax(logits), axis=1)
-
-
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
 def _probe_step(trained, variables, batch, key, rate, features_fn, view, config):
     head, momenta = trained
     features = _features(features_fn, view, variables, key, shared.inputs_of(batch))
 
     def loss_fn(head):
-        return jnp.mean(_cross_entropy(_logits(head, features), batch["label"]))
+        return jnp.mean(cross_entropy(logits_of(head, features), batch["label"]))
 
     loss, grads = jax.value_and_grad(loss_fn)(head)
     updates, momenta = _transform(config).update(grads, momenta, head)
@@ -129,7 +124,7 @@ def _probe_step(trained, variables, batch, key, rate, features_fn, view, config)
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _count_right(features_fn, view, variables, head, batch):
-    logits = _logits(head, _features(features_fn, view, variables, None, shared.inputs_of(batch)))
+    logits = logits_of(head, _features(features_fn, view, variables, None, shared.inputs_of(batch)))
     is_label = batch["label"][:, None] == jnp.arange(logits.shape[1])[None, :]
     own = jnp.max(jnp.where(is_label, logits, -jnp.inf), axis=1)
     best_other = jnp.max(jnp.where(is_label, -jnp.inf, logits), axis=1)
@@ -149,99 +144,3 @@ def _test_accuracy(features_fn, view, variables, head, batches, num_classes) -> 
     if total == 0:
         raise BadInputError("test_batches() is empty; give at least one batch of labelled examples.")
     return 100 * right / total
-
-
-def quick_probe(
-    train_features,
-    train_labels,
-    test_features,
-    test_labels,
-    *,
-    num_classes: int,
-    l2_grid: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
-    folds: int = 1,
-    seed: int = 0,
-) -> float:
-    """Top-1 of multinomial logistic regression on cached features, in seconds.
-
-    Features are standardised by the training rows. The L2 strength is the one with most right answers on
-    held-out fifths of the training rows (the stronger of equals); then all of them are fitted.
-
-    Args:
-        train_features: float[N, D].
-        train_labels: int[N] in [0, num_classes).
-        test_features: float[M, D].
-        test_labels: int[M].
-        num_classes: the number of classes.
-        l2_grid: candidates for l2 in `mean cross-entropy + l2/2 |kernel|^2`; a single one is used directly.
-        folds: number of the five folds to validate on.
-        seed: seed of the folds.
-
-    Returns:
-        Accuracy in per cent, 0 to 100.
-
-    Raises:
-        BadInputError: no labels or outside the classes, features not finite, widths that differ, an l2 <= 0.
-
-    Differs from the paper:
-        No augmentation and L-BFGS instead of SGD: compare such figures with each other only.
-    """
-    train, labels, test = shared.check_split(train_features, train_labels, test_features, num_classes)
-    truth = shared.check_labels("test_labels", test_labels, len(test), num_classes)
-    if not l2_grid or min(l2_grid) <= 0:
-        raise BadInputError(f"l2_grid={l2_grid}: give at least one strength, all above 0.")
-    train, test = shared.standardise(train, test)
-    fifths, strengths = shared.fifths(labels, seed), sorted(l2_grid, reverse=True)
-    right = dict.fromkeys(strengths, 0)
-    for fold in range(folds if len(strengths) > 1 else 0):
-        held, head = fifths == fold, None
-        for strength in strengths if held.any() else ():
-            head = logistic_regression(train, labels, ~held, num_classes=num_classes, l2=strength, start=head)
-            right[strength] += _right(head, train[held], labels[held])
-    best = max(strengths, key=right.__getitem__) if any(right.values()) else strengths[len(strengths) // 2]
-    head = logistic_regression(train, labels, np.ones(len(train)), num_classes=num_classes, l2=best)
-    return 100 * _right(head, test, truth) / len(test)
-
-
-def logistic_regression(features, labels, weights, *, num_classes: int, l2: float, start=None, tolerance=1e-3):
-    """The minimum of `weighted mean cross-entropy + l2/2 |kernel|^2` by full-batch L-BFGS.
-
-    Takes features [N, D], labels [N], weights [N] (0 hides a row), where to start and the largest scaled
-    gradient to stop at; returns `{"kernel": [D, num_classes], "bias": [num_classes]}`.
-    """
-    if start is None:
-        width = features.shape[1]
-        start = {"kernel": np.zeros((width, num_classes), "f4"), "bias": np.zeros(num_classes, "f4")}
-    rows = shared.round_up(len(features), sharding.data_devices())
-    weights = np.asarray(weights, np.float32) / np.sum(weights, dtype=np.float32)
-    data = [shared.place(shared.pad_rows(array, rows), split=True) for array in (features, labels, weights)]
-    start = {name: shared.place(value, split=False) for name, value in start.items()}
-    return jax.tree.map(np.asarray, _minimise(start, *data, jnp.float32(l2), jnp.float32(tolerance)))
-
-
-@jax.jit
-def _minimise(start, features, labels, weights, l2, tolerance):
-    # in units in which the curvature is near 1 on the axes of `standardise`: p (1 - p) is at most 0.25
-    scale = jax.lax.rsqrt(0.25 * jnp.sum(weights[:, None] * features**2, axis=0) + l2)[:, None]
-
-    def loss_fn(head):
-        head = head | {"kernel": scale * head["kernel"]}
-        misfit = jnp.sum(weights * _cross_entropy(_logits(head, features), labels))
-        return misfit + l2 / 2 * jnp.sum(head["kernel"] ** 2)
-
-    solver = optax.lbfgs()
-
-    def body(carry):
-        head, state, count, _ = carry
-        value, grad = optax.value_and_grad_from_state(loss_fn)(head, state=state)
-        updates, state = solver.update(grad, state, head, value=value, grad=grad, value_fn=loss_fn)
-        return optax.apply_updates(head, updates), state, count + 1, optax.tree.norm(grad, ord=jnp.inf)
-
-    start = start | {"kernel": start["kernel"] / scale}
-    first = start, solver.init(start), 0, jnp.float32(jnp.inf)
-    head, *_ = jax.lax.while_loop(lambda carry: (carry[2] < 300) & (carry[3] > tolerance), body, first)
-    return head | {"kernel": scale * head["kernel"]}
-
-
-def _right(head, features, labels) -> int:
-    return int(np.sum(np.argmax(features @ head["kernel"] + head["bias"][None, :], axis=1) == labels))
