@@ -27,10 +27,10 @@ def knn_predict(
 ) -> np.ndarray:
     """Each test row's class by a vote of its k most similar training rows.
 
-    A neighbour with cosine similarity s votes exp(s / temperature) for its own class. On a CPU, where training times
-    test rows exceed `PAIRS` (fewer where they are wide), the neighbours are among an evenly spaced part of each class; a printed line says so once.
-    Rows of the test
-    set are split over `data` and processed in blocks, so only a strip of the similarity matrix exists at a time.
+    A neighbour with cosine similarity s votes exp(s / temperature) for its own class. Rows of the test set are split
+    over `data` and processed in blocks, so only a strip of the similarity matrix exists at a time. On a CPU, where
+    training times test rows exceed `PAIRS` (fewer where they are wide), the neighbours are among an evenly spaced part
+    of each class; a printed line says so once.
 
     Args:
         train_features: float[N, D], normalised here.
