@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ssljax.run import experiment
 from ssljax.run.config import RunConfig
@@ -36,8 +36,14 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
 
         name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
         config = tyro.cli(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
+        run_or_exit(lambda: experiment.run(config, build(config), description or ""))
+
+
+def run_or_exit(start: Callable[[], Any]) -> None:
+    """Call `start`, and exit as `main` states if it raises."""
+    with interruption.watch():
         try:
-            experiment.run(config, build(config), description or "")
+            start()
         except BadInputError as error:
             sys.exit(refuse(error))
         except Interrupted as stopped:

@@ -85,7 +85,12 @@ def batches(
 
 
 def load_all(
-    source: Any, *, transform: Transform | None = None, limit: int | None = None, fields: Sequence[str] = ()
+    source: Any,
+    *,
+    transform: Transform | None = None,
+    limit: int | None = None,
+    indices: Sequence[int] | None = None,
+    fields: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The whole set in memory, in its order, for evaluation.
 
@@ -93,6 +98,7 @@ def load_all(
         source: records by index.
         transform: such as `pictures.resize_center(224, 256)`.
         limit: read only this many, evenly spaced, so that a set sorted by class keeps all its classes.
+        indices: read only these; not with `limit`.
         fields: names of the fields to load; empty: those of the first record.
 
     Returns:
@@ -104,7 +110,8 @@ def load_all(
     count = len(source) if limit is None else min(limit, len(source))
     if count < 1:
         raise BadInputError(f"{name_of(source)}: limit={limit} reads no records; give 1 to {len(source)}.")
-    return _everything(source, transform, [k * len(source) // count for k in range(count)], fields)
+    indices = [k * len(source) // count for k in range(count)] if indices is None else indices
+    return _everything(source, transform, indices, fields)
 
 
 def _everything(

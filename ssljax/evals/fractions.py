@@ -4,6 +4,7 @@ import numpy as np
 
 from ssljax.evals.features import check_features, check_labels
 from ssljax.evals.linear import quick_probe
+from ssljax.evals.rows import timed
 from ssljax.types import BadInputError
 
 
@@ -78,6 +79,7 @@ def smallest_class(labels) -> int:
     return int(np.unique(_one_dimensional(labels), return_counts=True)[1].min())
 
 
+@timed("linear probes on a few labels a class")
 def few_label_accuracy(
     train_features,
     train_labels,

@@ -9,13 +9,14 @@ from jax.sharding import PartitionSpec as P
 
 from ssljax import sharding
 from ssljax.evals.features import check_labels, check_split, pad_rows, place, round_up
-from ssljax.evals.rows import evenly_per_class, say_once
+from ssljax.evals.rows import evenly_per_class, say_once, timed
 from ssljax.types import BadInputError
 
 SIMILARITIES = 2**25  # of one device at a time: 128 MiB
 PAIRS = 5 * 10**8  # of a test and a training row, 512 wide, that are compared on a CPU: half a minute on two cores
 
 
+@timed("kNN")
 def knn_predict(
     train_features,
     train_labels,

@@ -13,6 +13,7 @@ from ssljax.types import BadInputError
 STEPS = 300  # of L-BFGS, a third where the features are not turned: they need more, and seldom change the answer
 
 
+@training.timed("quick linear probe")
 def quick_probe(
     train_features,
     train_labels,

@@ -1,12 +1,20 @@
-"""Training rows of the quick evaluations: which of very many they learn from, and the axes on which they do."""
+"""Training rows of the quick evaluations: which of very many they learn from, on which axes, and how long it takes."""
 
 import functools
-from typing import NamedTuple
+import time
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, TypeVar
 
+import jax
 import numpy as np
 
 MOST = 2**25  # numbers, rows times width, that a quick probe learns from; for 16 classes, and fewer with more
-ROTATED = 2048  # rows or columns, whichever are fewer, up to which rows are turned onto their principal axes
+ROTATED = 1024  # rows or columns, whichever are fewer, up to which rows are turned onto their principal axes
+
+LONG = 5  # seconds from which on a part says how long it took
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Axes(NamedTuple):
@@ -85,7 +93,29 @@ def affordable(rows: int, width: int, classes: int) -> int:
     return min(rows, max(MOST * 16 // (width * max(classes, 16)), 1))
 
 
+def timed(what: str) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """Decorate a part of an evaluation to print a line with its seconds, where it takes `LONG` or more."""
+
+    def decorate(part: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @functools.wraps(part)
+        def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            began = time.monotonic()
+            result = part(*args, **kwargs)
+            if (seconds := time.monotonic() - began) >= LONG:
+                _say(f"{what}: {seconds:.0f} s")
+            return result
+
+        return call
+
+    return decorate
+
+
 @functools.cache
 def say_once(line: str) -> None:
-    """Print a line, the first time that it is given."""
-    print(line, flush=True)
+    """Print a line on process 0, the first time that it is given."""
+    _say(line)
+
+
+def _say(line: str) -> None:
+    if jax.process_index() == 0:
+        print(line, flush=True)

@@ -26,6 +26,14 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise BadInputError(f"{path} is not a safetensors file or is damaged ({reason}); write it again.") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The facts in the header of a safetensors file that `read_safetensors` has read; {} where there are none."""
+    import safetensors
+
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
 def check_floats(name: str, value: np.ndarray) -> None:
     """Make sure that weights are floating-point numbers, whose bits under another type are other numbers.
 

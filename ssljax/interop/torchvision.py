@@ -75,7 +75,73 @@ def from_torchvision(state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]) -
     return filled["p"], filled["s"]
 
 
-def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> None:
+def matching(
+    state: Mapping[str, Any], *, like: tuple[PyTree, PyTree]
+) -> tuple[dict[int, np.ndarray], list[str], list[str]]:
+    """Which leaves of a ResNet a state dict has, to start from it as far as it fits.
+
+    Args:
+        state: arrays by torchvision's names.
+        like: `(params, stats)` of the ResNet, arrays or shapes.
+
+    Returns:
+        The arrays that fit, by position in `jax.tree.leaves(like)`; the names, with shapes where those differ, of
+        leaves that none fits; and the names of the arrays that are not used.
+
+    Raises:
+        BadInputError: an array that would fit is not of floating-point numbers.
+    """
+    found, missing, used = {}, [], set()
+    # the order of the leaves of a tuple is that of its parts, as is that of the names
+    for number, (name, leaf) in enumerate(_named({"p": like[0], "s": like[1]}).items()):
+        wanted = _kernel_shape(leaf.shape)
+        if name in state and np.shape(state[name]) == wanted:
+            check_floats(name, np.asarray(state[name]))
+            found[number] = _kernel_in(np.asarray(state[name]))
+            used.add(name)
+        else:
+            other = f" {list(np.shape(state[name]))} for {list(wanted)}" if name in state else ""
+            missing.append(f"{name}{other}")
+    return found, missing, [name for name in state if name not in used and not name.endswith(COUNTER)]
+
+
+def architecture(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What ResNet a state dict with torchvision's names is of.
+
+    Args:
+        state: arrays by torchvision's names.
+
+    Returns:
+        The arguments of `ssljax.models.resnet.resnet` that fit, by name: stage_sizes, bottleneck, stem, width; and
+        channels, that of the pictures.
+
+    Raises:
+        BadInputError: it is no such ResNet.
+
+    >>> from ssljax.models.resnet import resnet
+    >>> shapes = jax.eval_shape(resnet((1, 2), stem="cifar", width=8).init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)))
+    >>> zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    >>> architecture(to_torchvision(*zeros))
+    {'stage_sizes': (1, 2), 'bottleneck': False, 'stem': 'cifar', 'width': 8, 'channels': 4}
+    """
+    blocks = {(int(m[1]), int(m[2])) for m in map(re.compile(r"layer(\d+)\.(\d+)\.").match, state) if m}
+    stages = tuple(sum(stage == number for stage, _ in blocks) for number in range(1, len({s for s, _ in blocks}) + 1))
+    first = state.get("conv1.weight")
+    if first is None or np.ndim(first) != 4 or not stages or min(stages) < 1:
+        raise BadInputError("it holds no ResNet under torchvision's names; give the weights of a ResNet.")
+    width, channels, side, _ = np.shape(first)
+    return {
+        "stage_sizes": stages,
+        "bottleneck": "layer1.0.conv3.weight" in state,
+        "stem": "imagenet" if side == 7 else "cifar",
+        "width": width,
+        "channels": channels,
+    }
+
+
+def save_safetensors(
+    path: str | os.PathLike, params: PyTree, stats: PyTree, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a ResNet under torchvision's names, for `timm.create_model(name, num_classes=0)` and torchvision.
 
     The file appears whole or not at all. Call it from a single process.
@@ -84,6 +150,7 @@ def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> 
         path: path of a new file.
         params: parameters of `ssljax.models.resnet`.
         stats: its batch statistics.
+        metadata: further facts, strings by name, for the file's header.
 
     Raises:
         BadInputError: the file exists, its folder does not, or it is no ResNet of `ssljax.models.resnet`.
@@ -96,7 +163,7 @@ def save_safetensors(path: str | os.PathLike, params: PyTree, stats: PyTree) -> 
     state = {name: np.ascontiguousarray(value) for name, value in to_torchvision(params, stats).items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(safetensors.numpy.save(state, metadata={"format": "pt"}))
+        part.write_bytes(safetensors.numpy.save(state, metadata={"format": "pt", **(metadata or {})}))
         # a link, unlike a rename, fails where there is a file already
         os.link(part, path)
     except FileExistsError:

@@ -31,6 +31,7 @@ class Experiment:
         task: opens the data; called once, when the run starts.
         epochs: of the recipe; or, where it counts in updates,
         steps: of the recipe.
+        untrained: the row of the results table that is the model before the first step.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Experiment:
     task: Callable[[], Task]
     epochs: int | None = None
     steps: int | None = None
+    untrained: str = "untrained"
 
     def pace(self, examples: int) -> Pace:
         """The length of a run over so many training examples.

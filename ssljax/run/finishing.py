@@ -49,7 +49,7 @@ def finish(run: Run, pretrained: Pretrained, began: float) -> Results:
     with failures.of("the export of the encoder"):
         if first:
             print(run.task.export(trained, run.workdir), flush=True)
-    rows = {"untrained": _learner(run, run.programs.init()), run.experiment.label: trained}
+    rows = {run.experiment.untrained: _learner(run, run.programs.init()), run.experiment.label: trained}
     found = _evaluated(run, rows, int(pretrained.state.step), failures)
     environment = records.environment(seconds_training=pretrained.seconds, seconds=time.time() - began)
     if first and not failures.named:

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ NEUTRAL |= {
     "steps_per_dispatch",
     "profile",
 }
-NEUTRAL |= {"compile_cache", "profile", "shard_state"}
+NEUTRAL |= {"compile_cache", "dry_run", "shard_state"}
 UNSPOKEN = {"skip_bad", "stop_after"}  # in no recipe
 RESULTS = Path("experiments") / "results"
 
@@ -148,15 +149,19 @@ def _without_folders(value: str) -> str:
     return f"{kind}{colon}{Path(where).name}"
 
 
-def print_table(results: Results) -> None:
-    """Print results with a row per representation and a column per evaluation."""
+def print_table(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print results, figures or (mean, sd), with a row per representation and a column per evaluation."""
     columns = list(dict.fromkeys(column for row in results.values() for column in row))
     width = max(map(len, results)) + 2
     print("\n" + " " * width + "  ".join(f"{column:>20}" for column in columns))
     for name, row in results.items():
-        cells = (f"{row[column]:20.1f}" if column in row else " " * 20 for column in columns)
+        cells = (f"{_cell(row[column]) if column in row else '':>20}" for column in columns)
         print(f"{name:<{width}}" + "  ".join(cells))
     print()
+
+
+def _cell(value: Any) -> str:
+    return f"{value[0]:.1f} ± {value[1]:.1f}" if isinstance(value, tuple) else f"{value:.1f}"
 
 
 def write(path: Any, text: str) -> None:

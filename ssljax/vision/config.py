@@ -1,7 +1,7 @@
 """The options of experiments on pictures, and how a recipe evaluates its representation."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -44,11 +44,16 @@ class ResNetConfig(PictureConfig):
     @property
     def dtype(self) -> Any:
         """The dtype that the encoders compute in."""
-        return jnp.bfloat16 if self.bfloat16 else jnp.float32
+        return dtype_of(self.bfloat16)
 
     def backbone(self, **options: Any) -> Encoder:
         """The ResNet; `options` are those of `models.resnet.resnet`, such as `stem` and `groups`."""
         return resnet(self.stage_sizes, width=self.width, dtype=self.dtype, **options)
+
+
+def dtype_of(bfloat16: bool) -> Any:
+    """The dtype that the option --bfloat16 chooses."""
+    return jnp.bfloat16 if bfloat16 else jnp.float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +85,27 @@ class Knn(NamedTuple):
 KNN = Knn()
 
 
+class Preprocessing(NamedTuple):
+    """How a picture is prepared for an encoder: shorter side to `resize`, central square of `size`, normalised.
+
+    Attributes:
+        size: pixels a side that the encoder is given.
+        resize: length of the shorter side before the central crop.
+        mean: mean of each channel in [0, 1].
+        std: standard deviation of each channel.
+    """
+
+    size: int
+    resize: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pictures:
     """How a recipe's representation is evaluated, and in what format its encoder is exported.
+
+    Without labels there are neither kNN nor probes: the figures of `label_free` take their place.
 
     Attributes:
         mean: mean of each channel in [0, 1], for evaluation; the views have their own.
@@ -91,6 +114,8 @@ class Pictures:
         test: split to evaluate on.
         resize: length of the shorter side before the central crop at evaluation, where views are cropped on the host;
             the crop is as large as the first view.
+        channels: channels that encoded pictures are decoded to.
+        size: side to which pictures are resized at evaluation where views are cropped on the device; None: as they are.
         knn: what the kNN figures mean.
         bank: number of training pictures that the kNN during training searches; None: all.
         probe: None for logistic regression on cached features (all labels, and 10 labels per class), with raw pixels
@@ -105,6 +130,8 @@ class Pictures:
     train: str = "train"
     test: str = "test"
     resize: int = 256
+    size: int | None = None
+    channels: Literal[1, 3] = 3
     knn: Knn = KNN
     bank: int | None = None
     probe: ProbeConfig | None = None

@@ -9,13 +9,13 @@ from ssljax import sharding
 from ssljax.data import loader
 from ssljax.evals import features
 from ssljax.run.task import Learner
-from ssljax.vision import scores
+from ssljax.vision import label_free, scores
 from ssljax.vision.config import Pictures
 from ssljax.vision.scores import Data
 from ssljax.vision.sources import Source
 from ssljax.vision.views import Views
 
-SHOWN = 8
+SHOWN, CLUSTERS = 8, 10
 
 
 def page(evaluation: Pictures, learner: Learner, data: Data, views: Views) -> dict[str, Any]:
@@ -32,21 +32,41 @@ def page(evaluation: Pictures, learner: Learner, data: Data, views: Views) -> di
     """
     test = data.tested()
     some = scores.evenly(len(test["image"]))
-    images, labels = test["image"][some], test["label"][some]
+    images = test["image"][some]
     found = scores.extract(evaluation, learner, images, evaluation.backbone, evaluation.embedding)
     backbone = found[evaluation.backbone]
-    asked = np.linspace(0, len(images) - 1, SHOWN).astype(int)
+    labels = test["label"][some] if data.labelled else None
+    shown = {
+        "samples": sample_views(data.train, views),
+        "neighbours": neighbours_of(images, backbone, labels),
+        "embedding_dim": found[evaluation.embedding].shape[1],
+    }
+    if labels is not None:
+        return shown | {"embeddings": (backbone, labels), "class_names": data.train.class_names}
+    clusters = _clusters(backbone)
+    names = [f"cluster {number + 1}" for number in range(clusters.max() + 1)]
+    coloured = {"embeddings": (backbone, clusters), "class_names": names, "colours": "k-means, as there are no labels"}
+    return shown | coloured | {"results_note": label_free.NOTE}
+
+
+def neighbours_of(images: np.ndarray, backbone: np.ndarray, labels: np.ndarray | None) -> tuple:
+    """A few pictures, those nearest to them by cosine similarity, and the labels of both."""
+    asked = np.linspace(0, len(images) - 1, min(SHOWN, len(images))).astype(int)
     unit = backbone / np.maximum(np.linalg.norm(backbone, axis=1, keepdims=True), 1e-12)
     similarity = unit[asked] @ unit.T
-    similarity[np.arange(SHOWN), asked] = -np.inf
-    nearest = np.argsort(-similarity, axis=1)[:, :SHOWN]
-    return {
-        "samples": sample_views(data.train, views),
-        "neighbours": (images[asked], images[nearest], labels[asked], labels[nearest]),
-        "embeddings": (backbone, labels),
-        "embedding_dim": found[evaluation.embedding].shape[1],
-        "class_names": data.train.class_names,
-    }
+    similarity[np.arange(len(asked)), asked] = -np.inf
+    nearest = np.argsort(-similarity, axis=1)[:, : min(SHOWN, len(images) - 1)]
+    both = (None, None) if labels is None else (labels[asked], labels[nearest])
+    return images[asked], images[nearest], *both
+
+
+def _clusters(backbone: np.ndarray) -> np.ndarray:
+    """K-means clusters of unit features, int[N]; up to ten."""
+    from sklearn.cluster import KMeans
+
+    unit = backbone / np.maximum(np.linalg.norm(backbone, axis=1, keepdims=True), 1e-12)
+    count = min(CLUSTERS, len(np.unique(unit, axis=0)))
+    return KMeans(count, n_init="auto", random_state=0).fit_predict(unit)
 
 
 def sample_views(train: Source, views: Views) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from ssljax.vision.config import Knn, PictureConfig, Pictures
 from ssljax.vision.controls import raw_features
 from ssljax.vision.sources import Source
 
+FEW = 10  # labels a class
 POINTS = 2000  # test pictures that the diagnostics and the report's map use
 
 
@@ -27,14 +28,16 @@ class Data(NamedTuple):
 
     Attributes:
         train: split to learn from.
-        test: split to evaluate on.
+        test: split to evaluate on; the same as `train` without labels.
+        labelled: whether there are classes to evaluate on.
         centre: the central crop at evaluation, or None.
         bank: `() -> {"image", "label"}`, the training pictures that the kNN during training searches.
-        tested: `() -> {"image", "label"}`, all test pictures.
+        tested: `() -> {"image", "label"}`, all test pictures; without labels `{"image"}` of up to `POINTS`.
     """
 
     train: Source
     test: Source
+    labelled: bool
     centre: Transform | None
     bank: Callable[[], dict[str, np.ndarray]]
     tested: Callable[[], dict[str, np.ndarray]]
@@ -125,13 +128,15 @@ def _quick_row(evaluation: Pictures, data: Data, train: dict, train_labels: np.n
     num_classes, test_labels = data.train.num_classes, data.tested()["label"]
     assert num_classes is not None
     probed = (train[evaluation.backbone], train_labels, test[evaluation.backbone], test_labels)
-    few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=10, draws=5)
     on = evaluation.knn.on
-    return {
+    row = {
         "knn": _knn(evaluation.knn, train[on], train_labels, test[on], test_labels, num_classes),
         "linear": linear.quick_probe(*probed, num_classes=num_classes),
-        "linear_10_per_class": few,
     }
+    if np.unique(train_labels, return_counts=True)[1].min() >= FEW:  # else a class has too few
+        few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=FEW, draws=5)
+        row[f"linear_{FEW}_per_class"] = few
+    return row
 
 
 def _paper_probe(

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
@@ -15,24 +16,41 @@ INSTEAD = ("test", "val", "validation", "valid")
 MOST_HASHED = 1 << 29  # bytes that are read to compare pictures by content
 
 
-def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> tuple[Source, Source, list[str]]:
+class Splits(NamedTuple):
+    """What to learn from and what to evaluate on.
+
+    Attributes:
+        train: the split to learn from.
+        test: the split to evaluate on, labels matched by the classes' names; `train` itself where there are no labels.
+        labelled: whether there are labels to evaluate with.
+        notes: sentences for the user.
+    """
+
+    train: Source
+    test: Source
+    labelled: bool
+    notes: list[str]
+
+
+def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> Splits:
     """Open both splits; where there is no other one to evaluate on, part of the training split is held out.
 
     `val`, `validation` and `valid` stand in for a missing test split. If there is none of them, or both splits are the
     same pictures, as with a folder that has classes but no splits, every tenth picture of each class is held out.
+    Without labels, or with labels that can be learned from nowhere else, all of the training split is learned from.
 
     Args:
         open_split: opens a split by its name.
         train: name of the split to learn from.
         test: name of the split to evaluate on.
 
-    Returns:
-        Both, with labels matched by the classes' names, and sentences for the user.
-
     Raises:
         BadInputError: from `open_split`, or a test class that the training split has not.
     """
     seen, notes = open_split(train), []
+    if why := _unlabelled(seen):
+        note = f"{seen.name}: {why}; all {len(seen)} pictures are trained on, and evaluated without labels."
+        return Splits(seen, seen, False, [*seen.notes, note])
     try:
         asked = open_split(test)
     except MissingSplitError as missing:
@@ -40,15 +58,27 @@ def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> t
         asked = open_split(others[0]) if others else None
         if asked is not None:
             notes = [f"{seen.name}: there is no split {test!r}; {others[0]!r} is evaluated on."]
-    if asked is None or asked.fingerprint == seen.fingerprint:
+    if asked is None or asked.class_names is None or asked.fingerprint == seen.fingerprint:
         why = f"there is no split {test!r}" if asked is None else "both splits are the same pictures"
+        why = why if asked is None or asked.class_names else f"{asked.name} has no labels"
         seen, asked, note = _hold_out(seen, why)
-        return seen, asked, [*seen.notes, note]
+        return Splits(seen, asked, True, [*seen.notes, note])
     notes = [*dict.fromkeys([*seen.notes, *asked.notes]), *notes]
     asked = asked.with_classes_of(seen)
     if shared := in_both(seen, asked):
         notes.append(f"{shared} of the {len(asked)} pictures of {asked.name} are in {seen.name} too, byte for byte.")
-    return seen, asked, notes
+    return Splits(seen, asked, True, notes)
+
+
+def _unlabelled(source: Source) -> str:
+    """Why a split has no labels to evaluate with; "" if it has."""
+    if source.class_names is None:
+        return "there are no labels"
+    if len(source.class_names) < 2:
+        return f"there is only one class, {', '.join(source.class_names)!r}"
+    if source.labels is not None and np.bincount(source.labels).max() < 2:
+        return f"each of the {len(source)} pictures has a class of its own"
+    return ""
 
 
 def _hold_out(source: Source, why: str) -> tuple[Source, Source, str]:

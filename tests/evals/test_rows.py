@@ -51,7 +51,7 @@ def test_turned_or_not_the_accuracy_is_that_of_scikit_learn(problem, monkeypatch
     mean, std = train.mean(0)[None], train.std(0)[None]
     model = LogisticRegression(C=1 / (0.01 * 600), max_iter=5000, tol=1e-6).fit((train - mean) / std, y)
     expected = 100 * model.score((test - mean) / std, truth)
-    for most in (2048, 10):
+    for most in (1024, 10):
         monkeypatch.setattr(rows, "ROTATED", most)
         got = linear.quick_probe(train, y, test, truth, num_classes=5, l2_grid=(0.01,))
         assert got == pytest.approx(expected, abs=0.3)
@@ -131,3 +131,13 @@ def test_the_smallest_class_is_what_a_draw_can_ask_for():
     labels[:3], labels[3:] = 2, np.arange(57) % 2
     assert fractions.smallest_class(labels) == 3
     fractions.few_label_accuracy(seen, labels, seen, labels, num_classes=3, per_class=3, draws=2)
+
+
+def test_a_long_part_says_how_long_it_took(monkeypatch, capsys):
+    seconds = iter((0.0, 4.9, 10.0, 17.2))
+    monkeypatch.setattr(rows.time, "monotonic", lambda: next(seconds))
+    part = rows.timed("kNN")(lambda x, y=1: x + y)
+    assert part(1) == 2
+    assert capsys.readouterr().out == ""
+    assert part(1, y=3) == 4
+    assert capsys.readouterr().out == "kNN: 7 s\n"

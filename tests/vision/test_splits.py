@@ -15,7 +15,9 @@ from tests.vision.picture_files import RNG, colours, encoded, save
 
 
 def both(data, train="train", test="test"):
-    return open_splits(lambda split: open_source(data, split), train, test)
+    found = open_splits(lambda split: open_source(data, split), train, test)
+    assert found.labelled
+    return found.train, found.test, found.notes
 
 
 def put(root, *names):
@@ -67,14 +69,15 @@ def test_arrays_whose_splits_are_equal_or_missing(tmp_path, with_test):
 
 @pytest.mark.parametrize("name", ["val", "validation", "valid"])
 def test_a_validation_split_stands_in_for_the_test_split(tmp_path, name):
-    put(tmp_path, "train/cat/a.png", "train/cat/b.png", f"{name}/cat/c.png")
+    put(tmp_path, "train/cat/a.png", "train/cat/b.png", "train/dog/d.png", f"{name}/cat/c.png")
     train, test, notes = both(f"folder:{tmp_path}")
-    assert (len(train), len(test)) == (2, 1)
+    assert (len(train), len(test)) == (3, 1)
     assert notes == [f"{train.name}: there is no split 'test'; '{name}' is evaluated on."]
 
 
 def test_single_pictures_in_both_splits_are_counted(tmp_path, monkeypatch):
-    put(tmp_path, *(f"train/cat/{number}.png" for number in range(6)), "test/cat/x.png", "test/cat/y.png")
+    put(tmp_path, *(f"train/cat/{number}.png" for number in range(6)), "train/dog/0.png")
+    put(tmp_path, "test/cat/x.png", "test/cat/y.png")
     assert both(f"folder:{tmp_path}")[2] == []
     (tmp_path / "test/cat/z.png").write_bytes((tmp_path / "train/cat/3.png").read_bytes())
     assert "1 of the 3 pictures of" in both(f"folder:{tmp_path}")[2][0]
@@ -88,3 +91,28 @@ def test_a_missing_training_split_is_refused(tmp_path):
         both(f"folder:{tmp_path}")
     with pytest.raises(BadInputError, match="there is no such folder"):
         both(f"folder:{tmp_path}/none")
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ([f"{n}.png" for n in range(12)], "there are no labels"),
+        ([f"2019/06/{n}.png" for n in range(12)], "there is only one class, '2019'"),
+        ([f"{n}/a.png" for n in range(12)], "each of the 12 pictures has a class of its own"),
+    ],
+)
+def test_without_classes_to_tell_apart_everything_is_trained_on(tmp_path, names, why):
+    put(tmp_path, *names)
+    found = open_splits(lambda split: open_source(f"folder:{tmp_path}", split), "train", "test")
+    assert not found.labelled
+    assert found.test is found.train
+    assert len(found.train) == 12
+    assert f"{why}; all 12 pictures are trained on" in found.notes[-1]
+
+
+def test_a_test_split_without_labels_is_not_evaluated_on(tmp_path):
+    images = RNG.integers(0, 256, (30, 4, 4), dtype=np.uint8)
+    data = save(tmp_path / "x.npz", train_images=images, train_labels=np.arange(30) % 2, test_images=images[:3])
+    train, test, notes = both(data)
+    assert (len(train), len(test)) == (28, 2)
+    assert "has no labels; every tenth picture of each class, 2 of 30, is held out" in notes[-1]
