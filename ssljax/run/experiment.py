@@ -69,6 +69,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
         BadInputError: an option or the data is invalid, or the directory holds another run or is in use.
         Interrupted: a signal came; the state is saved.
         DivergedError: the loss is not finite, and restoring checkpoints did not help.
+        CollapsedError: the representation has collapsed, and `on_collapse` is "stop", or rollbacks did not help.
         SaveError: checkpoints cannot be written.
         UnfinishedError: training is done, and an evaluation or the report failed.
     """

@@ -223,3 +223,15 @@ def test_the_reference_of_the_deviation_is_drawn_where_the_dimension_is_known():
     )
     assert plain.count("<img ") == with_level.count("<img ") == 1
     assert plain != with_level
+
+
+def test_a_collapse_stands_on_top_and_further_ranks_are_drawn():
+    rows = [{"step": step, "alpha_req": float("inf") if step == 3 else 0.5, "lidar": 4.0} for step in (1, 2, 3)]
+    page = report.render(report.Report(title="t", description="One.", metrics=rows))
+    assert "collapsed" not in page
+    assert "(LiDAR)" in page
+    assert "(alpha-ReQ)" in page
+    page = report.render(
+        report.Report(title="t", description="One.", metrics=[*rows, {"step": 4, "collapsed": "std <"}])
+    )
+    assert page.index("</h1>") < page.index("collapsed during this run: std &lt;.") < page.index("One.")
