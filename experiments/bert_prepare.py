@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
 from ssljax.run.ledger import paragraphs
 from ssljax.text.prepare import Progress, check_paths, prepare
@@ -94,9 +95,7 @@ def _reporter() -> Progress:
 
 def main() -> None:
     """Run the command line; exits with 2 and one sentence if the input is invalid."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.bert_prepare", description=paragraphs(__doc__ or ""))
+    config = parse(Config, prog="python -m experiments.bert_prepare", description=paragraphs(__doc__ or ""))
     try:
         run(config)
     except BadInputError as error:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from ssljax import sharding
 from ssljax.cli import experiments as cli
+from ssljax.cli.arguments import parse
 from ssljax.data import order
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
@@ -139,9 +140,7 @@ def _some(train: text_tasks.Examples, config: Config) -> text_tasks.Examples:
 
 def main() -> None:
     """Run the command line; exits with 2 and one sentence if the input is invalid."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.glue", description=rows.paragraphs(__doc__ or ""))
+    config = parse(Config, prog="python -m experiments.glue", description=rows.paragraphs(__doc__ or ""))
     try:
         run(config)
     except BadInputError as error:

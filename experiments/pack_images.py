@@ -16,6 +16,7 @@ import dataclasses
 import sys
 import time
 
+from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
 from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
@@ -75,9 +76,7 @@ def _reporter():
 
 def main() -> None:
     """Run the command line; exits with 2 and one sentence if the input is invalid."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.pack_images", description=paragraphs(__doc__ or ""))
+    config = parse(Config, prog="python -m experiments.pack_images", description=paragraphs(__doc__ or ""))
     try:
         run(config)
     except BadInputError as error:

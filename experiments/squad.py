@@ -19,6 +19,7 @@ from etils import epath
 
 from ssljax import sharding
 from ssljax.cli import experiments as cli
+from ssljax.cli.arguments import parse
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
 from ssljax.run import compile_cache
@@ -142,9 +143,7 @@ def _questions(config: Config) -> tuple[list[squad.Question], list[squad.Questio
 
 def main() -> None:
     """Run the command line; exits with 2 and one sentence if the input is invalid."""
-    import tyro
-
-    config = tyro.cli(Config, prog="python -m experiments.squad", description=rows.paragraphs(__doc__ or ""))
+    config = parse(Config, prog="python -m experiments.squad", description=rows.paragraphs(__doc__ or ""))
     try:
         run(config)
     except BadInputError as error:

@@ -141,7 +141,8 @@ def lidar(z: Array, delta: float = 1e-4, eps: float = 1e-7) -> Array:
     Raises:
         BadInputError: another rank, fewer than two pictures or two views, or delta <= 0.
 
-    Reference: arXiv 2312.04000, equations 1 and 2.
+    Reference: arXiv 2312.04000, where LiDAR is defined. The divisors of both covariances are those of common
+        re-implementations, `eps` is RankMe's.
     """
     if z.ndim != 3 or min(z.shape[:2]) < 2:
         raise BadInputError(f"lidar of shape {z.shape}: give [n, q, D] with at least two pictures in two views each.")

@@ -4,9 +4,7 @@ import doctest
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import experiments.__main__
 
@@ -71,25 +69,3 @@ def test_named_files_and_modules_exist(page):
 def test_the_tables_are_up_to_date():
     for path, text in experiments.__main__.pages().items():
         assert path.read_text() == text, f"{path}: run make results"
-
-
-@pytest.mark.slow
-def test_the_example_of_own_pictures_trains_and_leaves_an_encoder(tmp_path, monkeypatch):
-    page = (ROOT / "ssljax" / "vision" / "README.md").read_text()
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.M | re.S)
-    small = {"256, 100": "8, 2", "size=224": "size=16", "(3, 4, 6, 3), bottleneck=True": "(1,), width=8"}
-    small |= {"(2048, 128)": "(16, 8)", "warmup_epochs=10": "warmup_epochs=1"}
-    for whole, part in small.items():
-        assert whole in code
-        code = code.replace(whole, part)
-    (tmp_path / "photos").mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(16):
-        pixels = rng.integers(0, 256, (30 + number, 40, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
-    monkeypatch.chdir(tmp_path)
-    found = {}
-    exec(code, found)
-    assert int(found["state"].step) == 4
-    assert np.isfinite(float(found["metrics"]["loss"]))
-    assert (tmp_path / "backbone.safetensors").exists()

@@ -92,6 +92,12 @@ def _of_device(row: dict[str, Any]) -> str:
     return text + (f", {row[PEAK] / 1024:.1f} GiB" if PEAK in row else "")
 
 
+def _seconds(row: dict[str, Any]) -> str:
+    """Where a round's seconds go, the greatest first."""
+    parts = sorted(row.get("seconds", {}).items(), key=lambda part: -part[1])
+    return f": {', '.join(f'{name} {spent:g}' for name, spent in parts)}" if parts else ""
+
+
 def _ratio(row: dict[str, Any]) -> str:
     return f"{row['ratio']:.2f} ({row['ratio_least']:.2f} to {row['ratio_greatest']:.2f})"
 
@@ -105,7 +111,7 @@ def as_markdown(paths: Sequence[Path]) -> str:
         own = f"{ours.get('rate', ours['median']):.4g} {found['unit']}"
         if "share_of_ceiling" in ours:
             own += f", {ours['share_of_ceiling']:.0%} of the ceiling"
-        own += _of_device(ours)
+        own += _of_device(ours) + _seconds(ours)
         for label, peer in peers or [("-", None)]:
             theirs = f"{label}: {peer.get('rate', peer['median']):.4g}{_of_device(peer)}" if peer else "-"
             place = f"{where['date']}, {where['device']}, {where['commit']}"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ssljax.cli.arguments import parse
 from ssljax.run import experiment
 from ssljax.run.config import RunConfig
 from ssljax.run.finishing import UnfinishedError
@@ -32,10 +33,8 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
         description: the module's docstring, shown by `--help` and in the report.
     """
     with interruption.watch():
-        import tyro
-
         name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
-        config = tyro.cli(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
+        config = parse(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
         run_or_exit(lambda: experiment.run(config, build(config), description or ""))
 
 

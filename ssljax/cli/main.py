@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from ssljax.cli import experiments as cli
 from ssljax.cli import pretrain
+from ssljax.cli.arguments import parse
 from ssljax.cli.embed import Embed, embed
 from ssljax.cli.evaluate import Evaluate, evaluate
 from ssljax.plan.command import Plan, plan
@@ -53,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # what follows -- are the options of the recipe that is planned
     cut = given.index("--") if given[:1] == ["plan"] and "--" in given else len(given)
-    command = tyro.cli(
+    command = parse(
         Annotated[Pretrain, name("pretrain")]
         | Annotated[Embed, name("embed")]
         | Annotated[Evaluate, name("evaluate")]
         | Annotated[Export, name("export")]
         | Annotated[FillMask, name("fill-mask")]
         | Annotated[Plan, name("plan")],
-        args=given[:cut],
+        arguments=given[:cut],
         prog="ssljax",
         description="Pre-train on your own data, use the encoder of a finished run, or plan a run.",
         config=(tyro.conf.PositionalRequiredArgs,),

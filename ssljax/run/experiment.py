@@ -1,6 +1,7 @@
 """Run an experiment: from its frozen config to a trained state, a results table, a report and a record."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +74,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
         SaveError: checkpoints cannot be written.
         UnfinishedError: training is done, and an evaluation or the report failed.
     """
-    directory = config.workdir or f"runs/{experiment.name}"
+    directory = os.path.expanduser(config.workdir or f"runs/{experiment.name}")
     # jax ends a run whose processes do not hear of each other; ours, which names the stuck one, has to come first
     joining.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
     finished = workdir.check(directory, config, experiment.name)

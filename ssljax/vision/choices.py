@@ -24,7 +24,7 @@ from ssljax.vision.sources import Source
 FEWEST = 16  # pictures
 SAMPLED, SIDE = 500, 64  # pictures, and their side, for mean and deviation
 RESIDENT = 1 << 31  # bytes of decoded pictures of one size up to which they are cropped on the device
-SEEN = 1_200_000  # pictures of 32 x 32 in a run on a CPU: some half an hour of two cores
+SEEN = 900_000  # pictures in a run on a CPU at 32 x 32: some twenty minutes of two cores
 
 
 class Facts(NamedTuple):
@@ -154,8 +154,9 @@ def choose(config: Config, facts: Facts, *, on_cpu: bool) -> Chosen:
     return Chosen(
         backbone=network["backbone"],
         width=network["width"],
-        stem=network.get("stem") or ("cifar" if size <= SMALL else "imagenet"),
+        stem=network.get("stem") or ("cifar" if size <= (24 if on_cpu else SMALL) else "imagenet"),
         size=size,
+        test_size=_test_size(size, facts.side),
         batch_size=batch_size,
         epochs=None if config.steps else _epochs(count, size, on_cpu),
         learning_rate=round(scaled_lr(recipe.learning_rate, batch_size), 6),
@@ -185,8 +186,13 @@ def _network(config: Config, count: int, on_cpu: bool) -> dict[str, Any]:
 
 def _size(facts: Facts, on_cpu: bool) -> int:
     """The views' side: at most the pictures', a multiple of 8 where they are larger than 40."""
-    most = (32 if facts.side <= 96 else 64) if on_cpu else (128 if facts.count < 50_000 else 224)
+    most = (48 if facts.side <= 96 else 64) if on_cpu else (128 if facts.count < 50_000 else 224)
     return facts.side if facts.side <= 40 else max(32, min(facts.side, most) // 8 * 8)
+
+
+def _test_size(size: int, side: int) -> int:
+    """The side at evaluation: what random crops show appears larger than in the whole picture (arXiv 1906.06423)."""
+    return max(size, min(side, size * 4 // 3 // 8 * 8))
 
 
 def _batch_size(count: int, on_cpu: bool) -> int:

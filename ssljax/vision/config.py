@@ -112,10 +112,10 @@ class Pictures:
         std: standard deviation of each channel, likewise.
         train: split to learn from.
         test: split to evaluate on.
-        resize: length of the shorter side before the central crop at evaluation, where views are cropped on the host;
-            the crop is as large as the first view.
+        resize: length of the shorter side before the central crop at evaluation, where views are cropped on the host.
         channels: channels that encoded pictures are decoded to.
-        size: side to which pictures are resized at evaluation where views are cropped on the device; None: as they are.
+        size: side of the pictures at evaluation; None: as they are, or the first view's where that is cropped on the
+            host.
         knn: what the kNN figures mean.
         bank: number of training pictures that the kNN during training searches; None: all.
         probe: None for logistic regression on cached features (all labels, and 10 labels per class), with raw pixels

@@ -75,7 +75,7 @@ def embed(encoder: PictureEncoder, opened: dict[str, Source], spec: str, say: Ca
                 say(f"{len(names)} of {total} pictures")
                 last = time.monotonic()
         for name, reason in source.bad.items():
-            say(f"{name}: {reason}; it is left out.")
+            say(f"{readable(name)}: {reason}; it is left out.")
     return Embedded(names, np.concatenate(vectors), np.concatenate(labels) if class_names else None, class_names)
 
 
@@ -84,6 +84,11 @@ def _name(source: Source, split: str, index: int, spec: str) -> str:
     if kind == "folder":
         return os.path.relpath(source.picture_name(index), Path(where).expanduser())
     return f"{split}/{index}"
+
+
+def readable(name: str) -> str:
+    """A file's name that any terminal can print: bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def check_output(path: Path) -> None:

@@ -15,6 +15,7 @@ from ssljax.train.report import page
 from ssljax.types import BadInputError
 from ssljax.vision import encoder_file
 from ssljax.vision.controls import raw_features
+from ssljax.vision.embedding import readable
 from ssljax.vision.encoder_file import PictureEncoder
 from ssljax.vision.page import neighbours_of
 from ssljax.vision.pictures import resize_center
@@ -104,7 +105,7 @@ def _features(encoder: PictureEncoder, source: Source, seed: int, say: Callable[
         labels.append(piece.labels)
         indices.append(piece.indices)
     for name, reason in source.bad.items():
-        say(f"{name}: {reason}; it is left out.")
+        say(f"{readable(name)}: {reason}; it is left out.")
     rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return _Features(rows, np.concatenate(labels), np.concatenate(indices))
 
@@ -112,7 +113,7 @@ def _features(encoder: PictureEncoder, source: Source, seed: int, say: Callable[
 def _row(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, asked: np.ndarray, draws: int, seed: int
 ) -> dict[str, Any]:
-    classes, smallest = max(int(labels.max()), int(asked.max())) + 1, int(np.bincount(labels).min())
+    classes, smallest = max(int(labels.max()), int(asked.max())) + 1, fractions.smallest_class(labels)
     predicted = knn.knn_predict(
         train, labels, test, num_classes=classes, k=min(NEIGHBOURS, len(train)), temperature=TEMPERATURE
     )

@@ -50,6 +50,8 @@ class Config(PictureConfig):
     """First layers: "cifar" (3x3, full resolution) or "imagenet" (7x7 and pool); None: by the size."""
     size: int | None = None
     """Side of the views in pixels; None: from the pictures."""
+    test_size: int | None = None
+    """Side of the pictures at evaluation in pixels; None: up to 4/3 of --size, as crops show things larger."""
     epochs: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Number of passes over the pictures; None: from their number."""
     steps: int | None = None
@@ -119,8 +121,8 @@ def build(config: Config) -> Experiment:
             chosen.std,
             train=config.train_split,
             test=config.test_split,
-            resize=chosen.size * 8 // 7 if chosen.size > SMALL else chosen.size,
-            size=chosen.size,
+            resize=chosen.test_size,
+            size=chosen.test_size,
             channels=1 if config.grey else 3,
             knn=Knn(20, 0.1, "backbone"),
             bank=10_000,

@@ -23,6 +23,7 @@ class Chosen(NamedTuple):
     width: int
     stem: str
     size: int
+    test_size: int
     batch_size: int
     epochs: int | None
     learning_rate: float

@@ -133,7 +133,7 @@ def _quick_row(evaluation: Pictures, data: Data, train: dict, train_labels: np.n
         "knn": _knn(evaluation.knn, train[on], train_labels, test[on], test_labels, num_classes),
         "linear": linear.quick_probe(*probed, num_classes=num_classes),
     }
-    if np.unique(train_labels, return_counts=True)[1].min() >= FEW:  # else a class has too few
+    if fractions.smallest_class(train_labels) >= FEW:  # else a class has too few
         few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=FEW, draws=5)
         row[f"linear_{FEW}_per_class"] = few
     return row

@@ -124,7 +124,7 @@ def _open(config: PictureConfig, evaluation: Pictures, views: Views) -> Data:
     check_enough(train, config.batch_size)
     centre, shape = None, train[0]["image"].shape[:2]
     if views.on_host:
-        centre = pictures.resize_center(views.sizes[0], evaluation.resize)
+        centre = pictures.resize_center(evaluation.size or views.sizes[0], evaluation.resize)
     elif evaluation.size is not None and shape != (evaluation.size, evaluation.size):
         centre = pictures.resize_center(evaluation.size, evaluation.size)
     some = None if splits.labelled else scores.POINTS

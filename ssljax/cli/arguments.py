@@ -1,0 +1,36 @@
+"""The options of a command, from the command line."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def parse(kind: Any, *, prog: str, description: str, arguments: Sequence[str] | None = None, **more: Any) -> Any:
+    """The command line as `tyro.cli` reads it, after `~` at the start of a value became the home directory.
+
+    Args:
+        kind: dataclass of the options, or a union of such.
+        prog: name of the command in `--help`.
+        description: text in `--help`.
+        arguments: words of the command line; None: the process's own.
+        **more: further arguments of `tyro.cli`.
+
+    Returns:
+        An instance of `kind`. Exits with 2 where the words are invalid.
+    """
+    import tyro
+
+    words = [expanded(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    return tyro.cli(kind, args=words, prog=prog, description=description, **more)
+
+
+def expanded(word: str) -> str:
+    """A word of the command line with `~` in place of a directory expanded, as shells do where it comes first.
+
+    >>> os.environ["HOME"] = "/home/me"
+    >>> [expanded(word) for word in ("~/a", "--workdir=~/a", "a~", "~me")]
+    ['/home/me/a', '--workdir=/home/me/a', 'a~', '~me']
+    """
+    return re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda found: (found[1] or "") + os.path.expanduser("~"), word)
