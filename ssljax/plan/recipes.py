@@ -119,7 +119,12 @@ def load(name: str) -> Any:
         else:
             if hasattr(module, "Config") and hasattr(module, "build"):
                 return module
-    names = ", ".join(_names()) or "none: run this in the directory with the folder experiments"
+    names = ", ".join(_names())
+    if not names:
+        raise BadInputError(
+            f"unknown recipe experiments/{name}.py; recipes are in a clone of the repository, not in the package: run "
+            "this in the directory with the folder experiments."
+        )
     raise BadInputError(f"unknown recipe experiments/{name}.py; use one of {names}.")
 
 

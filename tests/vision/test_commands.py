@@ -10,7 +10,7 @@ from ssljax.cli import main as commands
 from ssljax.interop import torchvision
 from ssljax.interop.safetensors_file import read_safetensors
 from ssljax.vision.export import METADATA
-from tests.vision.picture_files import RNG, colours, encoded
+from tests.vision.picture_files import RNG, colours, encoded, save
 
 pytestmark = pytest.mark.slow
 
@@ -127,6 +127,26 @@ def test_a_run_goes_on_from_an_earlier_encoder(run, folder, tmp_path, capsys):
             np.testing.assert_array_equal(new[name], value)
     assert json.loads((tmp_path / "next" / "results.json").read_text()).keys() == {"init", "moco"}
     torchvision.architecture(new)
+
+
+def test_labelled_pictures_of_five_channels(tmp_path, capsys):
+    labels = np.arange(40) % 2
+    images = (150 * np.eye(5)[labels][:, None, None] + RNG.integers(0, 60, (40, 20, 20, 5))).astype(np.uint8)
+    spec = save(tmp_path / "five.npz", train_images=images, train_labels=labels)
+    ssljax("pretrain", "--data", spec, "--workdir", tmp_path / "five", *SMALL, "--method", "simclr")
+    said = capsys.readouterr().out
+    assert "of 5 channels, all of one size" in said
+    assert "every tenth picture of each class, 4 of 40, is held out" in said
+    table = json.loads((tmp_path / "five" / "results.json").read_text())
+    assert table.keys() == {"pixels", "untrained", "simclr"}
+    assert table["pixels"].keys() == {"knn", "linear", "linear_10_per_class"}
+    assert table["pixels"]["linear"] == 100
+    ssljax("evaluate", "--run", tmp_path / "five", "--data", spec, "--draws", "2", "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "evaluation.html").exists()
+    ssljax("embed", "--run", tmp_path / "five", spec, tmp_path / "v.npz")
+    found = np.load(tmp_path / "v.npz")
+    assert found["names"][1] == "train/1"
+    np.testing.assert_array_equal(found["labels"], labels)
 
 
 def test_a_dry_run_trains_nothing(folder, tmp_path, capsys):
