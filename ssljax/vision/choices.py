@@ -66,7 +66,9 @@ def resolve(config: Config) -> Config:
         facts = look_at(source)
         chosen = choose(config, facts, on_cpu=jax.default_backend() == "cpu")._asdict()
         _say(config, source, facts, chosen)
-    every = config.steps // 10 or 1 if config.steps else 10
+    every = 10
+    if config.steps:
+        every, chosen["epochs"] = config.steps // 10 or 1, None
     chosen |= {"eval_every": every, "save_every": every}
     return dataclasses.replace(config, **{name: v for name, v in chosen.items() if getattr(config, name) is None})
 

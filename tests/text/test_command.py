@@ -9,6 +9,7 @@ import pytest
 
 from experiments import bert_demo, bert_large_lamb
 from ssljax.cli import main as commands
+from ssljax.cli.embed import sentence_vectors
 from ssljax.run import experiment
 from ssljax.text import export as text_export
 from ssljax.text import task as text
@@ -101,7 +102,7 @@ def test_embed_gives_the_mean_of_the_last_layer(run, tmp_path, capsys):
     assert vectors.shape == (3, 16)
     params, shape, vocabulary = text_export.load_encoder(str(run[0]))
     for line, vector in zip(lines, vectors, strict=True):
-        (alone,) = commands.sentence_vectors(text.build(shape), params, vocabulary, [line])
+        (alone,) = sentence_vectors(text.build(shape), params, vocabulary, [line])
         np.testing.assert_allclose(vector, alone, atol=1e-5)
     assert "3 vectors of 16" in capsys.readouterr().out
 
