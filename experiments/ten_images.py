@@ -25,7 +25,7 @@ from ssljax.models import heads, resnet
 from ssljax.run.experiment import Experiment, RunConfig, Task
 from ssljax.types import Encoder, Method, chain
 from ssljax.vision import fashion_mnist, sources, views
-from ssljax.vision.page import to_pixels
+from ssljax.vision.samples import to_pixels
 
 MEAN, STD = (0.286,), (0.353,)
 KINDS = (1, 8)  # Fashion-MNIST's trousers and bags

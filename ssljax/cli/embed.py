@@ -48,7 +48,7 @@ def embed(command: Embed) -> None:
 
 
 def _pictures(command: Embed, output: Path) -> None:
-    embedding.check_output(output)
+    _check_output(output, ".npz", ".npy")
     encoder = encoder_file.load_encoder(command.run)
     for note in encoder.notes:
         print(note)
@@ -61,16 +61,21 @@ def _pictures(command: Embed, output: Path) -> None:
 
 def _text(command: Embed, output: Path) -> None:
     lines = _lines(Path(command.input).expanduser())
-    if output.exists():
-        raise BadInputError(f"{output} exists: it is not overwritten; choose another name.")
-    if output.suffix != ".npy" or not output.absolute().parent.is_dir():
-        raise BadInputError(f"{output}: give a name that ends with .npy, in a folder that exists.")
+    _check_output(output, ".npy")
     params, shape, vocabulary = load_encoder(command.run)
     vectors = sentence_vectors(build(shape), params, vocabulary, lines)
     partial = output.with_suffix(".partial.npy")
     np.save(partial, vectors)
     partial.replace(output)
     print(f"{output}: {len(vectors)} vectors of {vectors.shape[1]} numbers.")
+
+
+def _check_output(path: Path, *endings: str) -> None:
+    """Refuse a file that cannot be written before anything is computed."""
+    if path.exists():
+        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
+    if path.suffix not in endings or not path.absolute().parent.is_dir():
+        raise BadInputError(f"{path}: give a name that ends with {' or '.join(endings)}, in a folder that exists.")
 
 
 def sentence_vectors(parts, params, vocabulary, lines: Sequence[str]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ssljax.evals.features import check_features, check_labels
-from ssljax.evals.linear import quick_probe
+from ssljax.evals.logistic import quick_probe
 from ssljax.evals.rows import timed
 from ssljax.types import BadInputError
 

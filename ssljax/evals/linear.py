@@ -12,10 +12,8 @@ import optax
 from ssljax import sharding
 from ssljax.evals import MOCO, ProbeConfig
 from ssljax.evals import features as shared
-from ssljax.evals.logistic import cross_entropy, logistic_regression, logits_of, quick_probe
+from ssljax.evals.logistic import cross_entropy, logits_of
 from ssljax.types import Array, BadInputError, Batch, PyTree
-
-__all__ = ["LinearProbe", "linear_probe", "logistic_regression", "quick_probe"]
 
 Batches = Iterable[Batch]
 

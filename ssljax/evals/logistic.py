@@ -1,5 +1,7 @@
 """Logistic regression on cached features: the fast linear evaluation, in a time that does not grow without limit."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,8 +31,8 @@ def quick_probe(
 
     Features are standardised by the training rows. Of rows whose number times their width exceeds `rows.MOST` (times 16
     / classes, if that is less), an evenly spaced part of each class is learned from; a printed line says so once. All
-    test rows count. The L2 strength is the one with most right answers on
-    held-out fifths of the training rows (the stronger of equals); then all of them are fitted.
+    test rows count. The L2 strength is the one with most right answers on held-out fifths of the training rows (the
+    stronger of equals); then all of them are fitted.
 
     Args:
         train_features: float[N, D].
@@ -63,19 +65,28 @@ def quick_probe(
         )
         train, labels = train[kept], labels[kept]
     train, axes = training.standardise(train)
-    steps = STEPS if axes.turned is not None else STEPS // 3
-    fifths, strengths = shared.fifths(labels, seed), sorted(l2_grid, reverse=True)
-    right = dict.fromkeys(strengths, 0)
-    for fold in range(folds if len(strengths) > 1 else 0):
-        held, head = fifths == fold, None
-        for strength in strengths if held.any() else ():
-            head = logistic_regression(
-                train, labels, ~held, num_classes=num_classes, l2=strength, start=head, steps=steps
-            )
-            right[strength] += _right(head, train[held], labels[held])
-    best = max(strengths, key=right.__getitem__) if any(right.values()) else strengths[len(strengths) // 2]
-    head = logistic_regression(train, labels, np.ones(len(train)), num_classes=num_classes, l2=best, steps=steps)
+    fit = functools.partial(
+        logistic_regression,
+        train,
+        labels,
+        num_classes=num_classes,
+        steps=STEPS if axes.turned is not None else STEPS // 3,
+    )
+    fifths = shared.fifths(labels, seed)
+    best = _best_strength(fit, train, labels, sorted(l2_grid, reverse=True), [fifths == i for i in range(folds)])
+    head = fit(np.ones(len(train)), l2=best)
     return 100 * _right(axes.raw(head), test, truth) / len(test)
+
+
+def _best_strength(fit, train, labels, strengths, held_out) -> float:
+    """The strength with most right answers on the rows held out, the stronger of equals; the middle one without any."""
+    right = dict.fromkeys(strengths, 0)
+    for held in held_out if len(strengths) > 1 else ():
+        head = None
+        for strength in strengths if held.any() else ():
+            head = fit(~held, l2=strength, start=head)
+            right[strength] += _right(head, train[held], labels[held])
+    return max(strengths, key=right.__getitem__) if any(right.values()) else strengths[len(strengths) // 2]
 
 
 def logistic_regression(

@@ -100,9 +100,7 @@ class Running(NamedTuple):
             return
         if wanted == "rollback":
             raise _GoBackError(state, alarm)
-        with self.run.stop.uninterruptible(), self.run.heartbeat.busy("saving"):
-            checkpoint.save(self.checkpoints, state)
-            checkpoint.wait_until_finished(self.checkpoints)
+        self.save_now(state)
         raise CollapsedError(
             f"the representation has collapsed: {alarm.reason()}; the state of step {int(state.step)} is saved: start "
             "again in another --workdir with a lower learning rate (or check momentum, predictor, temperature and "
@@ -111,10 +109,14 @@ class Running(NamedTuple):
 
     def stop_now(self, step: int, state: TrainState) -> None:
         """Save what there is and raise Interrupted."""
+        self.save_now(state)
+        raise Interrupted(self.run.stop.saved_message(step))
+
+    def save_now(self, state: TrainState) -> None:
+        """A checkpoint, and wait until it is written."""
         with self.run.stop.uninterruptible(), self.run.heartbeat.busy("saving"):
             checkpoint.save(self.checkpoints, state)
             checkpoint.wait_until_finished(self.checkpoints)
-        raise Interrupted(self.run.stop.saved_message(step))
 
     def monitor(self, step: int, state: TrainState) -> None:
         """The online evaluation; a signal does not wait for its end, and training continues where it fails."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from ssljax import optim, sharding
-from ssljax.train import heap, layout
+from ssljax.train import layout
 from ssljax.train.guard import Guard
 from ssljax.types import Array, Batch, Method, PyTree
 
@@ -55,7 +55,6 @@ def init_state(
     Raises:
         BadInputError: the batch does not divide over the devices, or is not what views or method take.
     """
-    heap.trim_after_compiling()
     sharding.check_batch_size(jax.tree.leaves(batch)[0].shape[0])
 
     def init(key):

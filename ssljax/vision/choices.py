@@ -15,7 +15,7 @@ from ssljax.optim import scaled_lr
 from ssljax.run import results
 from ssljax.types import BadInputError
 from ssljax.vision import pictures, sources
-from ssljax.vision.initial import read_weights
+from ssljax.vision.encoder_file import read_file
 from ssljax.vision.pretrain import BACKBONES, SMALL, Config
 from ssljax.vision.recipes import RECIPES, Chosen
 from ssljax.vision.scores import evenly
@@ -174,7 +174,7 @@ def choose(config: Config, facts: Facts, *, on_cpu: bool) -> Chosen:
 def _network(config: Config, count: int, on_cpu: bool) -> dict[str, Any]:
     """Backbone and width, those of the weights to start from if there are any."""
     if config.init:
-        found = torchvision.architecture(read_weights(config.init))
+        found = torchvision.architecture(read_file(config.init, "init")[1])
         kind = (found["stage_sizes"], found["bottleneck"])
         names = [name for name, shape in BACKBONES.items() if shape == kind]
         if not names:

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssljax.types import BadInputError
 from ssljax.vision import encoder_file, sources
 from ssljax.vision.encoder_file import PictureEncoder
 from ssljax.vision.sources import Source
 
-KINDS = (".npz", ".npy")
 EVERY = 30.0  # seconds between two lines of progress
 
 
@@ -46,7 +44,7 @@ def open_all(spec: str, split: str, encoder: PictureEncoder, **options: Any) -> 
         BadInputError: the set or the split does not exist or cannot be used.
     """
     options |= {"channels": 1 if encoder.channels == 1 else 3, "min_side": encoder.preprocessing.resize}
-    splits = (split,) if split else sources.split_names(spec, options.get("data_dir")) or ("all",)
+    splits = (split,) if split else sources.split_names(spec, options.get("data_dir")) or ("",)
     return {name: sources.open_source(spec, name, **options) for name in splits}
 
 
@@ -89,18 +87,6 @@ def _name(source: Source, split: str, index: int, spec: str) -> str:
 def readable(name: str) -> str:
     """A file's name that any terminal can print: bytes that are not UTF-8 as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def check_output(path: Path) -> None:
-    """Refuse a file that cannot be written before anything is computed.
-
-    Raises:
-        BadInputError: it exists, its folder does not, or its ending is not known.
-    """
-    if path.exists():
-        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
-    if path.suffix not in KINDS or not path.absolute().parent.is_dir():
-        raise BadInputError(f"{path}: give a name that ends with {' or '.join(KINDS)}, in a folder that exists.")
 
 
 def write(path: Path, found: Embedded) -> None:

@@ -3,7 +3,6 @@
 import functools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -58,14 +57,33 @@ class PictureEncoder(NamedTuple):
         return np.zeros((1, size, size, self.channels), np.float32)
 
 
-def find_file(run: str) -> Any | None:
-    """The encoder's file of a run on pictures, of a directory that `ssljax export` made, or `run` itself; or None."""
+def _find(run: str) -> Any:
+    """The encoder's file of a run on pictures, of a directory that `ssljax export` made, or `run` itself."""
     from etils import epath
 
     path = epath.Path(run).expanduser()
-    if path.suffix == ".safetensors":
-        return path
-    return path / EXPORTED if (path / EXPORTED).exists() else None
+    return path if path.suffix == ".safetensors" else path / EXPORTED
+
+
+def read_file(run: str, option: str = "run") -> tuple[str, dict[str, np.ndarray], dict[str, str]]:
+    """The encoder's file of a run, or a file: its path, its arrays by torchvision's names, and its metadata.
+
+    Args:
+        run: as `load_encoder`.
+        option: that it is the value of.
+
+    Raises:
+        BadInputError: there is no such run or file, or it is damaged.
+    """
+    buckets.check_reachable(run, option)
+    path = _find(run)
+    if not path.exists():
+        raise BadInputError(
+            f"{option}={run}: there is no {path.name}; give the directory of a finished run on pictures, or a "
+            ".safetensors file."
+        )
+    with buckets.local_copy(path.parent) as here:
+        return str(path), read_safetensors(here / path.name), read_metadata(here / path.name)
 
 
 def load_encoder(run: str) -> PictureEncoder:
@@ -77,25 +95,12 @@ def load_encoder(run: str) -> PictureEncoder:
     Raises:
         BadInputError: there is none, or it cannot be used.
     """
-    buckets.check_reachable(run, "run")
-    path = find_file(run)
-    if path is None:
-        raise BadInputError(
-            f"run={run} holds no {EXPORTED}; give the --workdir of a finished run on pictures, or a .safetensors file."
-        )
-    if not path.exists():
-        raise BadInputError(f"run={run}: there is no such file; give an existing one.")
-    with buckets.local_copy(path.parent) as here:
-        return _read(here / path.name, str(path))
-
-
-def _read(file: Path, name: str) -> PictureEncoder:
-    state = read_safetensors(file)
+    name, state, metadata = read_file(run)
     try:
         found = torchvision.architecture(state)
         channels = found.pop("channels")
         encoder = resnet(**found)
-        held = json.loads(read_metadata(file).get(METADATA, "{}"))
+        held = json.loads(metadata.get(METADATA, "{}"))
         said = Preprocessing(*(held.get(field, default) for field, default in IMAGENET._asdict().items()))
         preprocessing = said._replace(mean=tuple(said.mean), std=tuple(said.std))
         inputs = jax.ShapeDtypeStruct((1, 64, 64, channels), np.float32)

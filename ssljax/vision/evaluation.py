@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssljax.data import loader
-from ssljax.evals import fractions, knn, linear
+from ssljax.evals import fractions, knn, logistic
 from ssljax.run import results as records
 from ssljax.train.report import page
 from ssljax.types import BadInputError
@@ -114,18 +114,16 @@ def _row(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, asked: np.ndarray, draws: int, seed: int
 ) -> dict[str, Any]:
     classes, smallest = max(int(labels.max()), int(asked.max())) + 1, fractions.smallest_class(labels)
-    predicted = knn.knn_predict(
-        train, labels, test, num_classes=classes, k=min(NEIGHBOURS, len(train)), temperature=TEMPERATURE
-    )
     few = {f"linear_{n}_per_class": n for n in PER_CLASS if n <= smallest}
     probed = (train, labels, test, asked)
+    voting = {"k": min(NEIGHBOURS, len(train)), "temperature": TEMPERATURE}
     return {
-        "knn": 100 * float(np.mean(predicted == asked)),
+        "knn": knn.knn_accuracy(*probed, num_classes=classes, **voting),
         **{
             column: fractions.few_label_accuracy(*probed, num_classes=classes, per_class=n, draws=draws, seed=seed)
             for column, n in few.items()
         },
-        "linear": linear.quick_probe(*probed, num_classes=classes),
+        "linear": logistic.quick_probe(*probed, num_classes=classes),
     }
 
 

@@ -40,7 +40,10 @@ def open_folder(path: str, split: str) -> Reader:
         class_names=None if loose else classes,
         identity=b"\n".join(os.fsencode(file) for file, _ in files),
         labels=None if loose else np.array([label for _, label in files]),
-        notes=tuple(_notes(root, [name for name in folders if not inside[name]], other, bool(loose and classes))),
+        notes=(
+            *_beside(Path(path).expanduser(), root),
+            *_notes(root, [name for name in folders if not inside[name]], other, bool(loose and classes)),
+        ),
     )
 
 
@@ -54,6 +57,17 @@ def folder_splits(path: str) -> list[str]:
     if not root.is_dir():
         raise BadInputError(f"folder:{root}: there is no such folder; give one that holds pictures.")
     return [name for name in SPLITS if (root / name).is_dir()]
+
+
+def _beside(path: Path, root: Path) -> Iterator[str]:
+    """What lies beside the folder of a split and is no split by its name."""
+    if root == path:
+        return
+    with _entries(path) as entries:
+        shown = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    if names := [name for name in shown if name not in (root.name, *SPLITS)]:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        yield f"folder:{root}: beside it lie {', '.join(names[:5])}{more}, which are no part of this split."
 
 
 def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> Iterator[str]:

@@ -7,26 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.interop import torchvision
-from ssljax.interop.safetensors_file import read_safetensors
-from ssljax.train import buckets
 from ssljax.types import BadInputError, Encoder
-from ssljax.vision.encoder_file import find_file
+from ssljax.vision.encoder_file import read_file
 
 SHOWN = 5  # names in a sentence
-
-
-def read_weights(init: str) -> dict[str, np.ndarray]:
-    """The arrays of a file, or of the encoder of an earlier run, by torchvision's names.
-
-    Raises:
-        BadInputError: there is no such file or run, or it is damaged.
-    """
-    buckets.check_reachable(init, "init")
-    path = find_file(init)
-    if path is None or not path.exists():
-        raise BadInputError(f"init={init} is no .safetensors file and no finished run; give the path of one.")
-    with buckets.local_copy(path.parent) as here:
-        return read_safetensors(here / path.name)
 
 
 def started_from(init: str, encoder: Encoder, channels: int) -> Encoder:
@@ -40,7 +24,7 @@ def started_from(init: str, encoder: Encoder, channels: int) -> Encoder:
     Raises:
         BadInputError: the file cannot be used, or none of its weights fits.
     """
-    state = read_weights(init)
+    _, state, _ = read_file(init, "init")
     inputs = jax.ShapeDtypeStruct((1, 64, 64, channels), np.float32)
     like = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
     found, missing, unused = torchvision.matching(state, like=like)

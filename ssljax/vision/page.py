@@ -2,17 +2,12 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 
-from ssljax import sharding
-from ssljax.data import loader
-from ssljax.evals import features
 from ssljax.run.task import Learner
-from ssljax.vision import label_free, scores
+from ssljax.vision import label_free, samples, scores
 from ssljax.vision.config import Pictures
 from ssljax.vision.scores import Data
-from ssljax.vision.sources import Source
 from ssljax.vision.views import Views
 
 SHOWN, CLUSTERS = 8, 10
@@ -37,7 +32,7 @@ def page(evaluation: Pictures, learner: Learner, data: Data, views: Views) -> di
     backbone = found[evaluation.backbone]
     labels = test["label"][some] if data.labelled else None
     shown = {
-        "samples": sample_views(data.train, views),
+        "samples": samples.drawn(data.train, views, np.linspace(0, len(data.train) - 1, SHOWN).astype(int).tolist()),
         "neighbours": neighbours_of(images, backbone, labels),
         "embedding_dim": found[evaluation.embedding].shape[1],
     }
@@ -67,25 +62,3 @@ def _clusters(backbone: np.ndarray) -> np.ndarray:
     unit = backbone / np.maximum(np.linalg.norm(backbone, axis=1, keepdims=True), 1e-12)
     count = min(CLUSTERS, len(np.unique(unit, axis=0)))
     return KMeans(count, n_init="auto", random_state=0).fit_predict(unit)
-
-
-def sample_views(train: Source, views: Views) -> dict[str, np.ndarray]:
-    """`{"image": uint8[n, H, W, C], "view_1": float[n, h, w, C], "view_2": ...}` of a few training pictures."""
-    count, crops = features.round_up(SHOWN, sharding.data_devices()), views.host_crops()
-    records = [train[int(i)] for i in np.linspace(0, len(train) - 1, count)]
-    if crops is not None:
-        records = [crops(record, loader.record_rng(0, i)) for i, record in enumerate(records)]
-    names = tuple(views.batch_shapes(count)) if views.on_host else ("image",)
-    batch = {name: np.stack([record[name] for record in records]) for name in names}
-    placed = {name: features.place(values, split=True) for name, values in batch.items()}
-    seen = jax.jit(lambda batch: sharding.gather(views(jax.random.key(0), **batch)))(placed)
-    recipes = dict(zip(views.names, views.recipes, strict=True))
-    shown = {name: to_pixels(view, recipes[name].mean, recipes[name].std)[:SHOWN] for name, view in seen.items()}
-    whole = batch[names[0]][:SHOWN]
-    return {"image": whole[:, 0] if views.on_host else whole, **shown}
-
-
-def to_pixels(view: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """A normalised view [..., C] as values in [0, 1]."""
-    shape = (1,) * (np.ndim(view) - 1) + (len(mean),)
-    return np.clip(np.asarray(view) * np.reshape(std, shape) + np.reshape(mean, shape), 0, 1)

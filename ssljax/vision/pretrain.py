@@ -138,10 +138,19 @@ def _encoder(config: Config, chosen: Chosen) -> tuple[Encoder, int]:
     """The backbone, and the width of its output."""
     stages, bottleneck = BACKBONES[chosen.backbone]
     options = {"bottleneck": bottleneck, "stem": chosen.stem, "width": chosen.width, "dtype": config.dtype}
-    encoder = resnet(stages, groups=RECIPES[config.method].groups, **options)
+    encoder = resnet(stages, groups=_groups(RECIPES[config.method].groups, chosen.batch_size), **options)
     if config.init:
         encoder = started_from(config.init, encoder, len(chosen.mean))
     return encoder, chosen.width * 2 ** (len(stages) - 1) * (4 if bottleneck else 1)
+
+
+def _groups(most: int, batch_size: int) -> int:
+    """Slices of the batch for BatchNorm: up to `most`, as many as divide it and hold at least 4 pictures each.
+
+    >>> [_groups(4, batch_size) for batch_size in (128, 8, 10, 4)]
+    [4, 2, 2, 1]
+    """
+    return max(n for n in range(1, most + 1) if n == 1 or (batch_size % n == 0 and batch_size // n >= 4))
 
 
 def _view(config: Config, chosen: Chosen) -> View:

@@ -43,7 +43,7 @@ class Recipe(NamedTuple):
         learning_rate: peak for a batch of 256.
         temperature: of the logits.
         momentum: of the momentum encoder; None: there is none.
-        groups: slices of the batch that BatchNorm treats apart.
+        groups: slices of the batch that BatchNorm treats apart, at most.
     """
 
     method: Callable[[Chosen, Encoder, int, Any, Pace], Method]

@@ -10,7 +10,7 @@ import numpy as np
 from ssljax import diagnostics
 from ssljax.data import loader
 from ssljax.data.records import Transform
-from ssljax.evals import features, fractions, knn, linear
+from ssljax.evals import features, fractions, knn, linear, logistic
 from ssljax.run.results import Results
 from ssljax.run.task import Learner
 from ssljax.types import Method
@@ -75,12 +75,14 @@ def monitor(evaluation: Pictures, learner: Learner, data: Data) -> dict[str, flo
     bank, test, on = data.bank(), data.tested(), evaluation.knn.on
     seen = extract(evaluation, learner, bank["image"], on)
     asked = extract(evaluation, learner, test["image"], on, evaluation.embedding)
-    sample = jax.numpy.asarray(asked[evaluation.embedding][evenly(len(test["image"]))])
-    return {
-        "knn": _knn(evaluation.knn, seen[on], bank["label"], asked[on], test["label"], data.train.num_classes),
-        "rankme": float(diagnostics.rankme(sample)),
-        "uniformity": float(diagnostics.uniformity(sample)),
-    }
+    accuracy = _knn(evaluation.knn, seen[on], bank["label"], asked[on], test["label"], data.train.num_classes)
+    return {"knn": accuracy} | spread(asked[evaluation.embedding][evenly(len(test["image"]))])
+
+
+def spread(embeddings: np.ndarray) -> dict[str, float]:
+    """RankMe and uniformity of embeddings, float32[N, D]."""
+    sample = jax.numpy.asarray(embeddings)
+    return {"rankme": float(diagnostics.rankme(sample)), "uniformity": float(diagnostics.uniformity(sample))}
 
 
 def _knn(setting: Knn, train, train_labels, test, test_labels, num_classes) -> float:
@@ -131,7 +133,7 @@ def _quick_row(evaluation: Pictures, data: Data, train: dict, train_labels: np.n
     on = evaluation.knn.on
     row = {
         "knn": _knn(evaluation.knn, train[on], train_labels, test[on], test_labels, num_classes),
-        "linear": linear.quick_probe(*probed, num_classes=num_classes),
+        "linear": logistic.quick_probe(*probed, num_classes=num_classes),
     }
     if fractions.smallest_class(train_labels) >= FEW:  # else a class has too few
         few, _ = fractions.few_label_accuracy(*probed, num_classes=num_classes, per_class=FEW, draws=5)

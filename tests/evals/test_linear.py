@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssljax import sharding
-from ssljax.evals import MOCO, MOCO_V3_R50, SIMSIAM, SWAV, ProbeConfig, linear
+from ssljax.evals import MOCO, MOCO_V3_R50, SIMSIAM, SWAV, ProbeConfig, linear, logistic
 from ssljax.evals.features import BackboneChangedError
 from ssljax.types import BadInputError
 from tests.oracles import evals_oracles, expected
@@ -182,7 +182,7 @@ def test_logistic_regression_equals_newton(devices, rows, width, classes, l2):
     features, labels = clusters(rows, rows, width, classes)
     weights = np.random.default_rng(1).integers(0, 2, rows)
     with sharding.use_mesh(sharding.make_mesh(devices) if devices else None):
-        got = linear.logistic_regression(features, labels, weights, num_classes=classes, l2=l2, tolerance=1e-5)
+        got = logistic.logistic_regression(features, labels, weights, num_classes=classes, l2=l2, tolerance=1e-5)
     want, gradient = newton(features, labels, weights, classes, l2)
     assert gradient < 1e-9
     np.testing.assert_allclose(got["kernel"], want[:-1], rtol=2e-3, atol=2e-3)
@@ -193,16 +193,16 @@ def test_logistic_regression_equals_newton(devices, rows, width, classes, l2):
 def test_a_start_nearby_leads_to_the_same_minimum():
     features, labels = clusters(0, 80, 6, 3)
     fit: dict[str, Any] = {"num_classes": 3, "l2": 1e-2, "tolerance": 1e-5}
-    cold = linear.logistic_regression(features, labels, np.ones(80), **fit)
-    near = linear.logistic_regression(features, labels, np.ones(80), num_classes=3, l2=1.0)
-    warm = linear.logistic_regression(features, labels, np.ones(80), start=near, **fit)
+    cold = logistic.logistic_regression(features, labels, np.ones(80), **fit)
+    near = logistic.logistic_regression(features, labels, np.ones(80), num_classes=3, l2=1.0)
+    warm = logistic.logistic_regression(features, labels, np.ones(80), start=near, **fit)
     np.testing.assert_allclose(warm["kernel"], cold["kernel"], atol=2e-3)
 
 
 def test_quick_probe_is_the_newton_solution_of_the_chosen_strength():
     features, labels = clusters(3, 300, 10, 4)
     train, test, train_labels, truth = features[:200], features[200:], labels[:200], labels[200:]
-    got = linear.quick_probe(train, train_labels, test, truth, num_classes=4, l2_grid=(0.05,))
+    got = logistic.quick_probe(train, train_labels, test, truth, num_classes=4, l2_grid=(0.05,))
     mean, std = train.mean(0)[None], train.std(0)[None]
     theta, _ = newton((train - mean) / std, train_labels, np.ones(200), 4, 0.05)
     predicted = (np.c_[(test - mean) / std, np.ones(100)] @ theta).argmax(1)
@@ -214,20 +214,21 @@ def test_quick_probe_chooses_by_the_training_rows():
     features, labels = clusters(5, 700, 60, 3, spread=3.0)
     train, test = features[:100], features[100:]
     weak, strong = (
-        linear.quick_probe(train, labels[:100], test, labels[100:], num_classes=3, l2_grid=(l2,)) for l2 in (1e-5, 3.0)
+        logistic.quick_probe(train, labels[:100], test, labels[100:], num_classes=3, l2_grid=(l2,))
+        for l2 in (1e-5, 3.0)
     )
-    chosen = linear.quick_probe(train, labels[:100], test, labels[100:], num_classes=3, l2_grid=(1e-5, 3.0), folds=5)
+    chosen = logistic.quick_probe(train, labels[:100], test, labels[100:], num_classes=3, l2_grid=(1e-5, 3.0), folds=5)
     assert strong > weak + 5
     assert chosen == strong
     shuffled = random.permutation(labels[100:])
-    assert linear.quick_probe(train, labels[:100], test, shuffled, num_classes=3) < 45
+    assert logistic.quick_probe(train, labels[:100], test, shuffled, num_classes=3) < 45
 
 
 def test_quick_probe_bears_constant_features_and_a_lonely_class():
     features, labels = clusters(6, 50, 4, 2, spread=0.1)
     features = np.c_[features, np.full(50, 7)]
     labels[0] = 2
-    assert linear.quick_probe(features, labels, features[1:], labels[1:], num_classes=3) > 95
+    assert logistic.quick_probe(features, labels, features[1:], labels[1:], num_classes=3) > 95
 
 
 @pytest.mark.parametrize(
@@ -245,4 +246,4 @@ def test_quick_probe_refuses(change, named):
     arguments = {"train_features": np.ones((5, 2)), "test_features": np.ones((5, 2))}
     arguments |= {"train_labels": np.arange(5) % 2, "test_labels": np.arange(5) % 2, "num_classes": 2}
     with pytest.raises(BadInputError, match=named):
-        linear.quick_probe(**(arguments | change))
+        logistic.quick_probe(**(arguments | change))

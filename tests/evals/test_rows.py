@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssljax.evals import fractions, knn, linear, rows
+from ssljax.evals import fractions, knn, logistic, rows
 from tests.evals.test_linear import clusters
 
 
@@ -53,7 +53,7 @@ def test_turned_or_not_the_accuracy_is_that_of_scikit_learn(problem, monkeypatch
     expected = 100 * model.score((test - mean) / std, truth)
     for most in (1024, 10):
         monkeypatch.setattr(rows, "ROTATED", most)
-        got = linear.quick_probe(train, y, test, truth, num_classes=5, l2_grid=(0.01,))
+        got = logistic.quick_probe(train, y, test, truth, num_classes=5, l2_grid=(0.01,))
         assert got == pytest.approx(expected, abs=0.3)
 
 
@@ -80,17 +80,17 @@ def test_a_part_is_evenly_spaced():
 def test_few_of_too_many_rows_are_learned_from_and_it_is_said_once(monkeypatch, capsys):
     seen, labels = clusters(4, 3000, 20, 4)
     train, test, y, truth = seen[:2000], seen[2000:], labels[:2000], labels[2000:]
-    whole = linear.quick_probe(train, y, test, truth, num_classes=4)
+    whole = logistic.quick_probe(train, y, test, truth, num_classes=4)
     assert capsys.readouterr().out == ""
     rows.say_once.cache_clear()
     monkeypatch.setattr(rows, "MOST", 1000 * 20)
-    found = [linear.quick_probe(train, y, test, truth, num_classes=4) for _ in range(2)]
+    found = [logistic.quick_probe(train, y, test, truth, num_classes=4) for _ in range(2)]
     said = capsys.readouterr().out
     assert said.count("learns from") == 1
     assert "of 2000 training rows of width 20, evenly spaced in each class" in said
     assert found[0] == found[1] == pytest.approx(whole, abs=1.5)
     kept = rows.evenly_per_class(y, 1000)
-    assert found[0] == linear.quick_probe(train[kept], y[kept], test, truth, num_classes=4)
+    assert found[0] == logistic.quick_probe(train[kept], y[kept], test, truth, num_classes=4)
 
 
 def test_more_classes_leave_fewer_rows():

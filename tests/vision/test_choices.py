@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,7 +41,6 @@ def test_what_is_chosen_fits_together(facts, on_cpu, method):
     kept = facts.count - facts.count // 10 - 1  # what a hold-out may leave
     assert config.batch_size <= kept
     assert config.batch_size & (config.batch_size - 1) == 0
-    assert config.batch_size % RECIPES[method].groups == 0
     assert (config.queue_size is None) == (method != "moco")
     assert config.queue_size is None or config.queue_size % config.batch_size == 0
     assert config.size <= max(facts.side, 32)
@@ -65,6 +65,17 @@ def test_given_options_are_kept_and_the_others_follow_them():
     assert plain.backbone == "resnet18"
     assert (plain.size, plain.stem) == (128, "imagenet")
     assert settled(Config(data="folder:x"), facts._replace(side=28), on_cpu=False).stem == "cifar"
+
+
+def test_a_batch_of_any_size_gets_the_groups_that_divide_it():
+    facts = Facts(3000, 8, 3, True, (0.4,) * 3, (0.2,) * 3)
+    for batch_size in (4, 10, 12):
+        experiment = build(settled(Config(data="folder:x", batch_size=batch_size), facts, on_cpu=True))
+        views = {f"view_{n}": np.zeros((batch_size, 8, 8, 3), np.float32) for n in (1, 2)}
+        method = experiment.method(Pace(1, 1))
+        state = jax.eval_shape(method.init, jax.random.key(0), views)
+        loss, _ = jax.eval_shape(method.loss, *state, views, jax.random.key(0), 0)
+        assert loss.shape == ()
 
 
 def test_steps_instead_of_epochs():

@@ -24,7 +24,7 @@ def ssljax(*arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """24 pictures of different sizes, some deeper than others, one of them damaged."""
+    """24 pictures of different sizes, some deeper than others, and a file that is none."""
     root = tmp_path_factory.mktemp("data")
     for number in range(24):
         path = root / ("deep/er" if number % 2 else ".") / f"{number:02}.png"
@@ -164,6 +164,8 @@ def test_a_dry_run_trains_nothing(folder, tmp_path, capsys):
         (("pretrain", "--data", "folder:none"), "folder:none: there is no such folder"),
         (("embed", "folder:none", "v.npz", "--run", "none"), "run=none"),
         (("embed", "none.txt", "v.npy", "--run", "none"), "none.txt cannot be read"),
+        (("embed", "folder:none", "v.txt", "--run", "none"), "v.txt: give a name that ends with .npz or .npy"),
+        (("embed", "folder:none", "none/v.npz", "--run", "none"), "none/v.npz: give a name that ends with"),
         (("evaluate", "--run", "none"), "data='': give labelled pictures"),
         (("evaluate", "--data", "folder:none", "--run", "none"), "run=none"),
         (("evaluate", "--data", "folder:none", "--run", "none", "--draws", "1"), "draws=1: give at least 2"),

@@ -129,3 +129,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(folders.os, "scandir", scandir)
     with pytest.raises(BadInputError, match=r"dog/locked cannot be read \(Permission denied\); fix or remove it"):
         open_source(f"folder:{tmp_path}", "train")
+
+
+def test_what_lies_beside_the_splits_is_named(tmp_path):
+    put(tmp_path, "train/cat/a.png", "test/cat/b.png", "more/c.png", "d.png", ".hidden/e.png")
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert source.notes == (f"folder:{tmp_path}/train: beside it lie d.png, more, which are no part of this split.",)
