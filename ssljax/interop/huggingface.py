@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssljax.interop.huggingface_names import HEADS, from_huggingface, to_huggingface
-from ssljax.interop.safetensors_file import read_safetensors
+from ssljax.interop.safetensors_file import read_safetensors, write_safetensors
 from ssljax.models.bert_layers import BertShape
 from ssljax.types import BadInputError, PyTree
 
@@ -158,9 +158,7 @@ def _check_numbers(path: Path, shape: BertShape) -> None:
 
 
 def _write(directory: Path, state, config, vocabulary: Sequence[str], tokenizer) -> None:
-    import safetensors.numpy
-
     (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     (directory / "tokenizer_config.json").write_text(json.dumps(tokenizer, indent=2, sort_keys=True) + "\n")
     (directory / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
-    safetensors.numpy.save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    write_safetensors(directory / "model.safetensors", state, {})

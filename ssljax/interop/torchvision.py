@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssljax.interop.safetensors_file import check_floats, read_safetensors
+from ssljax.interop.safetensors_file import check_floats, read_safetensors, write_safetensors
 from ssljax.types import BadInputError, PyTree
 
 LEAF_NAMES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
@@ -155,15 +155,13 @@ def save_safetensors(
     Raises:
         BadInputError: the file exists, its folder does not, or it is no ResNet of `ssljax.models.resnet`.
     """
-    import safetensors.numpy
-
     path = Path(path)
     if not path.parent.is_dir():
         raise BadInputError(f"{path}: the folder {path.parent} does not exist; make it first.")
-    state = {name: np.ascontiguousarray(value) for name, value in to_torchvision(params, stats).items()}
+    state = to_torchvision(params, stats)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(safetensors.numpy.save(state, metadata={"format": "pt", **(metadata or {})}))
+        write_safetensors(part, state, metadata or {})
         # a link, unlike a rename, fails where there is a file already
         os.link(part, path)
     except FileExistsError:

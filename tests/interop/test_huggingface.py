@@ -162,7 +162,7 @@ def test_nothing_is_overwritten_or_left_half(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    monkeypatch.setattr(safetensors.numpy, "save", full)
     with pytest.raises(OSError, match="full"):
         huggingface.save_pretrained(tmp_path / "b", params, shape, WORDS, True)
     assert [file.name for file in tmp_path.iterdir()] == ["there"]

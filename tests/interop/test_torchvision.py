@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 
 from ssljax.interop import torchvision
+from ssljax.interop.safetensors_file import read_metadata, read_safetensors, write_safetensors
 from ssljax.models import from_linen, heads
 from ssljax.models.resnet import resnet
 from ssljax.types import BadInputError, chain
@@ -109,6 +110,16 @@ def test_a_file_brings_back_every_bit(weights, tmp_path):
     like = jax.eval_shape(lambda: weights)
     assert_same(torchvision.load_safetensors(tmp_path / "r.safetensors", like), weights)
     assert [file.name for file in tmp_path.iterdir()] == ["r.safetensors"]
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    arrays, facts = {"w": np.arange(6.0).reshape(2, 3)}, {letter: f"{letter}é" for letter in "dbfaceg"}
+    write_safetensors(tmp_path / "a", arrays, facts)
+    content = (tmp_path / "a").read_bytes()
+    places = [content.index(f'"{name}":'.encode()) for name in sorted({*facts, "format"})]
+    assert places == sorted(places)
+    assert read_metadata(tmp_path / "a") == facts | {"format": "pt"}
+    np.testing.assert_array_equal(read_safetensors(tmp_path / "a")["w"], arrays["w"])
 
 
 def test_a_classifier_and_counters_are_ignored(weights):
