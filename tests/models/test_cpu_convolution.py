@@ -9,14 +9,24 @@ import pytest
 from jax import lax
 
 from ssljax import sharding
-from ssljax.models.cpu import convolution
+from ssljax.models.cpu import convolution, first, patches, strided, winograd
 
-# batch, height, width, channels in and out; side of the kernel and stride
+# side of the kernel and stride, by module
+WAYS = {
+    winograd: [(3, 1)],
+    strided: [(3, 2), (1, 2)],
+    patches: [(3, 1), (3, 2)],
+    first: [(7, 2)],
+}
+ALL = [(module, way) for module, ways in WAYS.items() for way in ways]
+# batch, height, width, channels in and out
 WHOLE = [(4, 8, 8, 24, 32), (7, 5, 6, 32, 24), (1, 1, 1, 24, 24), (2, 9, 3, 40, 40), (6, 32, 32, 64, 64)]
 HALVED = [(4, 8, 8, 24, 32), (7, 6, 10, 32, 24), (1, 2, 2, 24, 24), (2, 4, 12, 40, 16), (6, 32, 32, 64, 128)]
-SHAPES = [
-    *((shape, (3, 1)) for shape in (*WHOLE, (3, 16, 8, 256, 128), (2, 12, 4, 128, 128))),
-    *((shape, way) for way in ((3, 2), (1, 2)) for shape in HALVED),
+CASES = [
+    *((winograd, (3, 1), shape) for shape in (*WHOLE, (3, 16, 8, 256, 128), (2, 12, 4, 128, 128))),
+    *((strided, way, shape) for way in WAYS[strided] for shape in HALVED),
+    *((patches, way, shape) for way in WAYS[patches] for shape in (*WHOLE, *HALVED, (5, 4, 3, 17, 16))),
+    *((first, (7, 2), shape) for shape in (*HALVED, (5, 32, 28, 3, 16), (8, 64, 64, 1, 24), (3, 8, 8, 16, 8))),
 ]
 
 
@@ -25,7 +35,7 @@ def drawn(shape, way=(3, 1), seed=0):
     (batch, height, width, channels, features), (side, stride) = shape, way
     x = rng.standard_normal((batch, height, width, channels), np.float32)
     kernel = rng.standard_normal((side, side, channels, features), np.float32) / 10
-    return x, kernel, rng.standard_normal((batch, height // stride, width // stride, features), np.float32)
+    return x, kernel, rng.standard_normal((batch, -(-height // stride), -(-width // stride), features), np.float32)
 
 
 def plain(x, kernel, stride=1):
@@ -46,42 +56,67 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(our, their, rtol=0, atol=1e-5 * np.abs(their).max())
 
 
-@pytest.mark.parametrize(("shape", "way"), SHAPES)
-def test_values_and_gradients_are_those_of_xlas_convolution(shape, way):
-    arrays = drawn(shape, way)
-    _, stride = way
-    assert_close(with_gradients(convolution.convolve, stride)(*arrays), with_gradients(plain, stride)(*arrays))
+def by(module):
+    """The convolution by a module, as a function of the inputs, the kernel and the stride."""
+    return functools.partial(convolution.convolve, module=module)
 
 
-@pytest.mark.parametrize("way", convolution.MODULES)
-def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh, way):
+@pytest.mark.parametrize(("module", "way", "shape"), CASES)
+def test_values_and_gradients_are_those_of_xlas_convolution(module, way, shape):
+    arrays, stride = drawn(shape, way), way[1]
+    assert_close(with_gradients(by(module), stride)(*arrays), with_gradients(plain, stride)(*arrays))
+
+
+@pytest.mark.parametrize(("module", "way"), ALL)
+def test_values_and_gradients_are_the_same_on_every_mesh(each_mesh, module, way):
     x, kernel, cotangent = map(jnp.asarray, drawn((16, 8, 8, 24, 24), way))
     theirs = [np.asarray(each) for each in with_gradients(plain, way[1])(x, kernel, cotangent)]
     if each_mesh:
         x, cotangent, kernel = sharding.shard(x), sharding.shard(cotangent), sharding.gather(kernel)
-    ours = with_gradients(convolution.convolve, way[1])(x, kernel, cotangent)
+    ours = with_gradients(by(module), way[1])(x, kernel, cotangent)
     if each_mesh:
         assert [len(each.addressable_shards) for each in ours] == [each_mesh] * 3
         assert ours[2].is_fully_replicated
     assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("way", convolution.MODULES)
-def test_it_can_be_mapped_and_a_gradient_taken_of_each_image(way):
+@pytest.mark.parametrize(("module", "way"), ALL)
+def test_it_can_be_mapped_and_a_gradient_taken_of_each_image(module, way):
     x, kernel, cotangent = drawn((3, 6, 6, 24, 24), way)
 
     def gradients(convolve):
         one = jax.grad(lambda kernel, x, g: (convolve(x[None], kernel, way[1])[0] * g).sum())
         return jax.jit(jax.vmap(one, (None, 0, 0)))(kernel, x, cotangent)
 
-    assert_close(gradients(convolution.convolve), gradients(plain))
+    assert_close(gradients(by(module)), gradients(plain))
 
 
 def primitives(function, *args):
     return str(jax.make_jaxpr(function)(*args))
 
 
-OTHERS = ["dtype", "stride", "padding", "kernel", "channels", "odd", "small", "groups", "dilation"]
+@pytest.mark.parametrize(
+    ("shape", "way", "module"),
+    [
+        ((2, 8, 8, 64, 64), (3, 1), winograd),
+        ((2, 8, 8, 64, 64), (3, 2), strided),
+        ((2, 4, 4, 128, 256), (1, 2), strided),
+        ((2, 7, 8, 64, 64), (3, 1), patches),
+        ((2, 2, 2, 512, 512), (3, 1), patches),
+        ((2, 8, 8, 32, 64), (3, 2), patches),
+        ((2, 8, 8, 3, 64), (3, 1), None),
+        ((2, 7, 7, 64, 64), (1, 2), None),
+        ((2, 8, 8, 64, 64), (1, 1), None),
+        ((2, 32, 32, 3, 8), (7, 2), first),
+        ((2, 31, 32, 3, 8), (7, 2), None),
+    ],
+)
+def test_what_is_chosen(shape, way, module):
+    x, kernel, _ = drawn(shape, way)
+    assert convolution.choose(x, kernel, way[1]) is module
+
+
+OTHERS = ["dtype", "stride", "padding", "kernel", "channels", "groups", "dilation"]
 
 
 @pytest.mark.parametrize("option", OTHERS)
@@ -99,10 +134,6 @@ def test_every_other_convolution_is_xlas_own(option):
             kernel = kernel[:1, :1]
         case "channels":
             x, kernel = x[..., :3], kernel[:, :, :3]
-        case "odd":
-            x = x[:, :7]
-        case "small":
-            x = x[:, :2, :2]
         case "groups":
             kernel, options = kernel[:, :, :32], options | {"feature_group_count": 2}
         case _:

@@ -15,9 +15,10 @@ from ssljax.types import Array
 CACHED = 1 << 17  # numbers in one tap's inputs or results, of one piece
 
 
-@jax.jit
-def forward(x: Array, kernel: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=2)
+def forward(x: Array, kernel: Array, stride: int = 2) -> Array:
     """The convolution of float32[B, H, W, C] with [k, k, C, D], k = 3 padded with one zero, or k = 1."""
+    del stride
     side, _, channels, features = kernel.shape
     if side == 1:
         return x[:, ::2, ::2] @ kernel[0, 0]
@@ -28,9 +29,10 @@ def forward(x: Array, kernel: Array) -> Array:
     return chunks.mapped(piece, _rows(x.shape[1] * x.shape[2] * channels // 4), x)
 
 
-@jax.jit
-def backward(grad: Array, kernel: Array) -> Array:
-    """The gradient of the input, [B, 2 h, 2 w, C], from that of the results, [B, h, w, D]."""
+@functools.partial(jax.jit, static_argnums=3)
+def backward(x: Array, kernel: Array, grad: Array, stride: int = 2) -> Array:
+    """The gradient of `x` [B, 2 h, 2 w, C], of which only the shape is read, from that of the results [B, h, w, D]."""
+    del x, stride
     side, _, channels, features = kernel.shape
     height, width = grad.shape[1:3]
     if side == 1:
@@ -55,11 +57,12 @@ def backward(grad: Array, kernel: Array) -> Array:
     return chunks.mapped(piece, _rows(height * width * max(channels, features)), grad)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def kernel_gradient(x: Array, grad: Array, side: int) -> Array:
-    """The gradient of the kernel [side, side, C, D], from the inputs and the gradient of the results."""
+@functools.partial(jax.jit, static_argnums=3)
+def kernel_gradient(x: Array, kernel: Array, grad: Array, stride: int = 2) -> Array:
+    """The gradient of `kernel`, of which only the shape is read, from the inputs and the gradient of the results."""
+    del stride
     channels, features = x.shape[3], grad.shape[3]
-    if side == 1:
+    if kernel.shape[0] == 1:
         return (x[:, ::2, ::2].reshape(-1, channels).T @ grad.reshape(-1, features))[None, None]
 
     def piece(x: Array, grad: Array) -> list[Array]:

@@ -70,25 +70,27 @@ FOUR = Tables(
 LEAST_FOR_FOUR = 8  # pixels per side
 
 
-@jax.jit
-def forward(x: Array, kernel: Array) -> Array:
+@functools.partial(jax.jit, static_argnums=2)
+def forward(x: Array, kernel: Array, stride: int = 1) -> Array:
     """The convolution of float32[B, H, W, C] with [3, 3, C, D], padded with one zero."""
+    del stride
     taps = [[kernel[i, j] for j in range(3)] for i in range(3)]
     return _products(x, taps, lambda a, b: a @ b, kernel.shape[3])
 
 
-@jax.jit
-def backward(grad: Array, kernel: Array) -> Array:
-    """The gradient of the input: the convolution with the kernel rotated by 180 degrees, its channels swapped."""
+@functools.partial(jax.jit, static_argnums=3)
+def backward(x: Array, kernel: Array, grad: Array, stride: int = 1) -> Array:
+    """The gradient of `x`: the convolution with the kernel rotated by 180 degrees, its channels swapped."""
+    del x, stride
     taps = [[kernel[2 - i, 2 - j] for j in range(3)] for i in range(3)]
     # the matmul reads the taps transposed: a transposed copy costs more than the matmul
     return _products(grad, taps, lambda a, b: lax.dot_general(a, b, (((3,), (1,)), ((), ()))), kernel.shape[2])
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def kernel_gradient(x: Array, grad: Array, side: int = 3) -> Array:
+@functools.partial(jax.jit, static_argnums=3)
+def kernel_gradient(x: Array, kernel: Array, grad: Array, stride: int = 1) -> Array:
     """The gradient of the kernel, from the inputs and the gradient of the results."""
-    del side
+    del kernel, stride
     tables = FOUR if all(side >= LEAST_FOR_FOUR and side % 4 == 0 for side in x.shape[1:3]) else TWO
     n, (height, width) = tables.tile, x.shape[1:3]
     places = range(n)
