@@ -1,8 +1,8 @@
 """BERT's text: from files to token arrays, what the bert experiments train on.
 
 Documents are separated by an empty line. Lines are sentences, or paragraphs that are split into sentences. Files may be
-compressed (.xz, .gz). The vocabulary is a given one, such as that of bert-base-uncased, or is learned from the files.
-The same command resumes a stopped run; OUT appears when it is complete.
+compressed (.xz, .gz, .bz2, .zst). The vocabulary is a given one, such as that of bert-base-uncased, or is learned from
+the files. The same command resumes a stopped run; OUT appears when it is complete.
 
 Paper: BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding, arXiv 1810.04805
 Figure: none
@@ -35,7 +35,7 @@ class Config:
     """The options of the preparation."""
 
     input: tuple[Path, ...]
-    """Text files in UTF-8: plain, .xz or .gz."""
+    """Text files in UTF-8: plain, .xz, .gz, .bz2 or .zst."""
     out: Path
     """Output directory; must be new or empty."""
     vocab: Path | None = None

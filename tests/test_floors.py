@@ -13,7 +13,7 @@ FLOORS = [
     {"train", "evals", "interop"},
     {"run"},
     {"vision", "text"},
-    {"plan", "cli"},
+    {"plan", "cli", "__main__"},
     {"experiments"},
 ]
 FIELDS = FLOORS[5]

@@ -1,27 +1,23 @@
 """`ssljax embed`: a vector for each line of a text, or for each picture of a set."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ssljax.evals import features
-from ssljax.methods.bert import mean_of_tokens
+from ssljax.text.embedding import Pooling, embed_lines, lines_of
 from ssljax.text.export import load_encoder
-from ssljax.text.task import build
-from ssljax.text.vocabulary import encode, pack, tokenizer
 from ssljax.types import BadInputError
 from ssljax.vision import embedding, encoder_file, sources
 
-BATCH = 32
+UNKNOWN = 0.02  # share of the tokens from which it is said that they are unknown
 
 
 @dataclasses.dataclass(frozen=True)
 class Embed:
     """Write a vector for each picture of a set, or for each line of a text file.
 
-    Pictures give the features of the backbone; lines the mean of the last layer over their tokens.
+    Pictures give the features of the backbone, lines those of the last layer.
     """
 
     input: str
@@ -36,6 +32,12 @@ class Embed:
     """Leave out pictures that cannot be read, and name them, instead of stopping."""
     data_dir: str | None = None
     """Directory of tensorflow-datasets; None: its default."""
+    pooling: Pooling = "mean"
+    """Vector of a line: mean over its tokens, or the vector of [CLS]."""
+    normalise: bool = False
+    """Scale each vector of a line to length 1."""
+    max_length: int | None = None
+    """Tokens of a line, with [CLS] and [SEP]; None: as many as the model takes."""
 
 
 def embed(command: Embed) -> None:
@@ -60,14 +62,21 @@ def _pictures(command: Embed, output: Path) -> None:
 
 
 def _text(command: Embed, output: Path) -> None:
-    lines = _lines(Path(command.input).expanduser())
     _check_output(output, ".npy")
+    path = Path(command.input).expanduser()
+    lines = lines_of(str(path))
     params, shape, vocabulary = load_encoder(command.run)
-    vectors = sentence_vectors(build(shape), params, vocabulary, lines)
+    options = {"pooling": command.pooling, "normalise": command.normalise, "max_length": command.max_length}
+    found = embed_lines(params, shape, vocabulary, lines, **options)
     partial = output.with_suffix(".partial.npy")
-    np.save(partial, vectors)
+    np.save(partial, found.vectors)
     partial.replace(output)
-    print(f"{output}: {len(vectors)} vectors of {vectors.shape[1]} numbers.")
+    print(f"{output}: {len(lines)} vectors of {found.vectors.shape[1]} numbers.")
+    if found.cut:
+        most = command.max_length or shape.positions
+        print(f"{found.cut} of {len(lines)} lines are longer than {most} tokens and were cut.")
+    if found.unknown > UNKNOWN:
+        print(f"{100 * found.unknown:.1f} % of the tokens are not in the vocabulary of {command.run}: [UNK].")
 
 
 def _check_output(path: Path, *endings: str) -> None:
@@ -76,37 +85,3 @@ def _check_output(path: Path, *endings: str) -> None:
         raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
     if path.suffix not in endings or not path.absolute().parent.is_dir():
         raise BadInputError(f"{path}: give a name that ends with {' or '.join(endings)}, in a folder that exists.")
-
-
-def sentence_vectors(parts, params, vocabulary, lines: Sequence[str]) -> np.ndarray:
-    """Mean of the last layer over each line's tokens: float32 [lines, H]; lines too long for the model are cut."""
-    import jax
-
-    @jax.jit
-    def vectors(encoder, tokens, segments, lengths):
-        outputs, _ = parts.encoder.apply(encoder, {}, tokens, segments, lengths, train=False)
-        return mean_of_tokens(outputs["tokens"], lengths)
-
-    ids = encode(tokenizer(vocabulary), lines)
-    found = np.zeros((len(ids), parts.shape.hidden), np.float32)
-    order = np.argsort([len(line) for line in ids], kind="stable")
-    for start in range(0, len(order), BATCH):
-        rows = order[start : start + BATCH]
-        longest = min(features.round_up(max(len(ids[i]) for i in rows) + 2, 32), parts.shape.positions)
-        batch = pack(vocabulary, [ids[i] for i in rows] + [[]] * (BATCH - len(rows)), None, longest)
-        found[rows] = np.asarray(vectors(params["encoder"], **batch))[: len(rows)]
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        found = path.read_bytes().decode().splitlines()
-    except OSError as error:
-        raise BadInputError(
-            f"{path} cannot be read ({error.strerror}); give a readable text file, or pictures such as folder:PATH."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    if not found:
-        raise BadInputError(f"{path} has no lines; give one sentence per line.")
-    return found

@@ -21,6 +21,11 @@ from ssljax.types import BadInputError
 from ssljax.vision.export import EXPORTED as PICTURES
 from ssljax.vision.pretrain import Config as Pretrain
 
+DESCRIPTION = (
+    "Pre-train on your own data, use the encoder of a finished run, or plan a run. The papers' recipes are run by "
+    "python -m experiments.NAME, which needs a clone of the repository."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class FillMask:
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Plan, name("plan")],
         arguments=given[:cut],
         prog="ssljax",
-        description="Pre-train on your own data, use the encoder of a finished run, or plan a run.",
+        description=DESCRIPTION,
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     try:

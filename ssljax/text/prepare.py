@@ -41,7 +41,7 @@ def prepare(
     blocks. `out` appears complete at the end. The tokenizer uses all cores (RAYON_NUM_THREADS limits them).
 
     Args:
-        inputs: files in UTF-8, plain or `.xz` or `.gz`.
+        inputs: files in UTF-8, plain, `.xz`, `.gz`, `.bz2` or `.zst`.
         vocabulary: vocabulary of the tokens. Names of special words in the text are text.
         out: the directory to make.
         paragraphs: whether to split lines into sentences; "auto" does so where a tenth of the first lines have several.

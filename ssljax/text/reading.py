@@ -1,13 +1,28 @@
 """Text files as a stream, plain or compressed, a block of whole lines at a time."""
 
+import bz2
 import gzip
 import lzma
+import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from ssljax.types import BadInputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+COMPRESSED: dict[str, Callable[[Path], Any]] = {
+    ".xz": lzma.open,
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".zst": zstd.open,
+}
+DAMAGED = (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
 
 
 class Block(NamedTuple):
@@ -30,7 +45,7 @@ def read_blocks(path: str | Path, size: int) -> Iterator[Block]:
     """A file's text in blocks of at most `size` bytes, larger only where one line is.
 
     Args:
-        path: path of a `.xz`, `.gz` or plain text file.
+        path: path of a `.xz`, `.gz`, `.bz2`, `.zst` or plain text file.
         size: in bytes.
 
     Raises:
@@ -47,9 +62,11 @@ def read_blocks(path: str | Path, size: int) -> Iterator[Block]:
                     yield Block(path, start, rest[:cut], last=False)
                     start, rest = start + cut, rest[cut:]
         yield Block(path, start, rest, last=True)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise BadInputError(f"{path} is damaged or cut short ({error}); fetch it again.") from None
     except OSError as error:
+        if error.errno is None:  # bz2's word for a damaged file
+            raise BadInputError(f"{path} is damaged or cut short ({error}); fetch it again.") from None
         raise BadInputError(f"{path}: cannot read the text: {error.strerror or error}.") from None
 
 
@@ -63,23 +80,22 @@ def decode(block: Block) -> str:
         return block.raw.decode()
     except UnicodeDecodeError as error:
         byte = block.start + error.start
-        place = "of its text, decompressed" if block.path.suffix in (".xz", ".gz") else "of the file"
+        place = "of its text, decompressed" if block.path.suffix in COMPRESSED else "of the file"
         raise BadInputError(f"{block.path} is not UTF-8 at byte {byte} {place}; convert it, as with iconv.") from None
 
 
 def read_lines(path: str | Path) -> Iterator[str]:
-    """A file's lines, stripped, empty ones included.
+    """A file's lines, stripped, empty ones included. Only line feeds end a line.
 
     Raises:
         BadInputError: no such file, a damaged one, or not UTF-8.
     """
     for block in read_blocks(path, 1 << 20):
-        yield from (line.strip() for line in decode(block).split("\n"))
+        # a block that is not the last ends with a line feed, and the last one is the rest, often nothing
+        lines = decode(block).removesuffix("\n").split("\n") if block.raw else ()
+        yield from (line.strip() for line in lines)
 
 
 def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".xz":
-        return lzma.open(path)  # type: ignore[return-value]
-    if path.suffix == ".gz":
-        return gzip.open(path)  # type: ignore[return-value]
-    return path.open("rb")
+    opener = COMPRESSED.get(path.suffix)
+    return opener(path) if opener else path.open("rb")

@@ -139,7 +139,7 @@ def test_a_run_in_a_bucket_is_killed_and_damaged_and_ends_as_a_local_one(bucket,
 
     complete(bucket, log, *command)  # finished: shows its results
     export = ("export", str(tmp_path / "out"), "--run", f"{bucket.address}/run", "--to", "timm")
-    complete(bucket, log, "-c", "from ssljax.cli.main import main; main()", *export)
+    complete(bucket, log, "-m", "ssljax", *export)
     found = (tmp_path / "out" / "backbone.safetensors").read_bytes()
     assert found == (tmp_path / "local" / "backbone.safetensors").read_bytes()
 

@@ -1,5 +1,6 @@
 """A shrunk text run from the corpus to the commands that use it."""
 
+import bz2
 import dataclasses
 import json
 import re
@@ -9,10 +10,11 @@ import pytest
 
 from experiments import bert_demo, bert_large_lamb
 from ssljax.cli import main as commands
-from ssljax.cli.embed import sentence_vectors
 from ssljax.run import experiment
 from ssljax.text import export as text_export
 from ssljax.text import task as text
+from ssljax.text.embedding import embed_lines
+from ssljax.text.vocabulary import encode, tokenizer
 from ssljax.types import BadInputError
 
 pytestmark = pytest.mark.slow
@@ -100,11 +102,53 @@ def test_embed_gives_the_mean_of_the_last_layer(run, tmp_path, capsys):
     ssljax("embed", "--run", run[0], tmp_path / "lines.txt", tmp_path / "out.npy")
     vectors = np.load(tmp_path / "out.npy")
     assert vectors.shape == (3, 16)
-    params, shape, vocabulary = text_export.load_encoder(str(run[0]))
+    encoder = text_export.load_encoder(str(run[0]))
     for line, vector in zip(lines, vectors, strict=True):
-        (alone,) = sentence_vectors(text.build(shape), params, vocabulary, [line])
-        np.testing.assert_allclose(vector, alone, atol=1e-5)
+        np.testing.assert_allclose(vector, embed_lines(*encoder, [line]).vectors[0], atol=1e-5)
     assert "3 vectors of 16" in capsys.readouterr().out
+
+
+def test_a_vector_by_its_definition(run, tmp_path, capsys):
+    """The encoder on one line at a time: [CLS], the line, [SEP], nothing beyond `max_length`."""
+    params, shape, vocabulary = text_export.load_encoder(str(run[0]))
+    lines = ["an object of the class", "", "a " * 60, "\u2028 strings \x0c and \x1e lines"]
+    ids = encode(tokenizer(vocabulary), lines)
+    encoder = text.build(shape).encoder
+
+    def last_layer(line, most):
+        tokens = np.array([[vocabulary.cls, *line[: most - 2], vocabulary.sep]], np.int32)
+        outputs, _ = encoder.apply(
+            params["encoder"], {}, tokens, np.zeros_like(tokens), np.array([tokens.shape[1]]), train=False
+        )
+        return np.asarray(outputs["tokens"][0])
+
+    (tmp_path / "lines.txt.bz2").write_bytes(bz2.compress("\r\n".join(lines).encode()))
+    ssljax("embed", "--run", run[0], tmp_path / "lines.txt.bz2", tmp_path / "mean.npy", "--max-length", 20)
+    assert "1 of 4 lines are longer than 20 tokens and were cut." in capsys.readouterr().out
+    wanted = np.stack([last_layer(line, 20).mean(0) for line in ids])
+    np.testing.assert_allclose(np.load(tmp_path / "mean.npy"), wanted, atol=1e-5)
+
+    more = ("--pooling", "cls", "--normalise")
+    ssljax("embed", "--run", run[0], tmp_path / "lines.txt.bz2", tmp_path / "cls.npy", *more)
+    wanted = np.stack([last_layer(line, shape.positions)[0] for line in ids])
+    np.testing.assert_allclose(
+        np.load(tmp_path / "cls.npy"), wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5
+    )
+
+
+def test_a_text_of_unknown_words_is_said(run, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("a string\n\u4e2d\u6587\n")
+    ssljax("embed", "--run", run[0], tmp_path / "lines.txt", tmp_path / "out.npy")
+    assert re.search(r"\d\d\.\d % of the tokens are not in the vocabulary", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2, 49])
+def test_a_length_that_the_model_does_not_have_is_refused(run, length, tmp_path, capsys):
+    (tmp_path / "lines.txt").write_text("a string")
+    with pytest.raises(SystemExit, match="2"):
+        ssljax("embed", "--run", run[0], tmp_path / "lines.txt", tmp_path / "out.npy", "--max-length", length)
+    assert f"max_length={length}: give 3 to 48 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "out.npy").exists()
 
 
 def test_export_copies_the_directory(run, tmp_path):

@@ -1,5 +1,6 @@
 """Preparing a corpus: what is in the files, formats, memory."""
 
+import bz2
 import gzip
 import lzma
 import tracemalloc
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from ssljax.text.corpus import open_corpus
 from ssljax.text.prepare import prepare
+from ssljax.text.reading import zstd
 from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from tests.text.texts import VOCABULARY, documents_in, documents_of, text_of, written
 
@@ -61,6 +63,8 @@ def test_compressed_files_and_any_block_size_give_the_same(tmp_path):
         written(tmp_path, raw),
         written(tmp_path, lzma.compress(raw), "text.txt.xz"),
         written(tmp_path, gzip.compress(raw), "text.txt.gz"),
+        written(tmp_path, bz2.compress(raw), "text.txt.bz2"),
+        written(tmp_path, zstd.compress(raw[:50]) + zstd.compress(raw[50:]), "text.txt.zst"),
     ]
     manifests = [
         prepare([path], VOCABULARY, tmp_path / f"out{k}{size}", block_bytes=size)

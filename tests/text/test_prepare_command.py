@@ -42,7 +42,9 @@ def test_input_that_holds_no_corpus(tmp_path):
     refused(tmp_path, [], "no input files")
     raw = lzma.compress(text_of(100).encode())
     refused(tmp_path, [written(tmp_path, raw[: len(raw) // 2], "short.xz")], r"short\.xz is damaged or cut short")
-    refused(tmp_path, [written(tmp_path, b"no archive", "text.gz")], r"text\.gz is damaged or cut short")
+    for ending in ("gz", "bz2", "zst"):
+        path = written(tmp_path, b"no archive", f"text.{ending}")
+        refused(tmp_path, [path], rf"text\.{ending} is damaged or cut short")
     (tmp_path / "taken").mkdir()
     written(tmp_path / "taken", "x")
     refused(tmp_path, [one], "taken exists already", out=tmp_path / "taken")
