@@ -61,7 +61,7 @@ def house_part(name):
     parts = name.split(".")
     if parts[0] == "experiments":
         return "experiments"
-    if parts[0] == "ssljax" and len(parts) > 1 and not parts[1].startswith("__"):
+    if parts[0] == "ssljax" and len(parts) > 1 and (parts[1] == "__main__" or not parts[1].startswith("__")):
         return parts[1]
     return None
 
