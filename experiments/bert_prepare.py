@@ -22,8 +22,9 @@ from typing import Literal
 from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
 from ssljax.run.ledger import paragraphs
-from ssljax.text.prepare import Progress, check_paths, prepare
-from ssljax.text.reading import read_lines
+from ssljax.text.languages import check_language
+from ssljax.text.prepare import Documents, Progress, check_paths, notes, prepare
+from ssljax.text.reading import read_lines, text_files
 from ssljax.text.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
 from ssljax.types import BadInputError
 
@@ -35,49 +36,62 @@ class Config:
     """The options of the preparation."""
 
     input: tuple[Path, ...]
-    """Text files in UTF-8: plain, .xz, .gz, .bz2 or .zst."""
+    """Text in UTF-8: files (plain, .xz, .gz, .bz2 or .zst), folders of them, or patterns such as '*.txt'."""
     out: Path
     """Output directory; must be new or empty."""
     vocab: Path | None = None
-    """Vocabulary file, one word per line; alternatively give --train-vocab."""
+    """Vocabulary: one word per line, or a tokenizer.json of WordPiece; alternatively give --train-vocab."""
     train_vocab: int | None = None
     """Size of a vocabulary to learn from the input; alternatively give --vocab."""
     cased: bool = False
     """Keep case and accents."""
+    keep_accents: bool = False
+    """Keep accents, such as German umlauts, where case is not kept."""
     paragraphs: Literal["auto", "yes", "no"] = "auto"
     """Split lines into sentences; auto: if a tenth of the first lines have several sentences."""
     language: str = "en"
     """Language of the sentence splitter, such as en or de."""
+    documents: Documents = "blank"
+    """What a document is: what is between blank lines, each of the lines, or each of the files."""
 
 
 def run(config: Config) -> None:
     """Prepare the corpus and print its counts."""
     if (config.vocab is None) == (config.train_vocab is None):
         raise BadInputError("give either --vocab FILE or --train-vocab NUMBER.")
-    check_paths(config.input, config.out)
+    files, passed_over = text_files(config.input)
+    check_paths(files, config.out)
+    check_language(config.language)
+    for note in passed_over:
+        print(note)
     split = {"auto": "auto", "yes": True, "no": False}[config.paragraphs]
     manifest = prepare(
-        config.input,
-        _vocabulary(config),
+        files,
+        _vocabulary(config, files),
         config.out,
         paragraphs=split,  # type: ignore[arg-type]
         language=config.language,
+        documents=config.documents,
         progress=_reporter(),
     )
     described = "in paragraphs" if manifest["paragraphs"] else "one per line"
+    unknown = 100 * manifest["unknown"] / manifest["tokens"]
     print(
         f"{config.out}: {manifest['documents']:,} documents, {manifest['sentences']:,} sentences ({described}), "
-        f"{manifest['tokens']:,} tokens of {manifest['words']:,} words"
+        f"{manifest['tokens']:,} tokens of {manifest['words']:,} words, {unknown:.2f} % of them [UNK]"
     )
+    for note in notes(manifest):
+        print(note)
 
 
-def _vocabulary(config: Config) -> Vocabulary:
+def _vocabulary(config: Config, files: list[Path]) -> Vocabulary:
+    case = (not config.cased, False if config.keep_accents else None)
     if config.vocab is not None:
-        return read_vocabulary(config.vocab, not config.cased)
+        return read_vocabulary(config.vocab, *case)
     assert config.train_vocab is not None
     print(f"Learning {config.train_vocab:,} words ...", file=sys.stderr)
-    lines = itertools.chain.from_iterable(map(read_lines, config.input))
-    return train_vocabulary(lines, config.train_vocab, not config.cased)
+    lines = itertools.chain.from_iterable(map(read_lines, files))
+    return train_vocabulary(lines, config.train_vocab, *case)
 
 
 def _reporter() -> Progress:

@@ -36,7 +36,12 @@ ARCHITECTURES = {
 
 
 def save_pretrained(
-    directory: str | os.PathLike, params: PyTree, shape: BertShape, vocabulary: Sequence[str], lower_case: bool
+    directory: str | os.PathLike,
+    params: PyTree,
+    shape: BertShape,
+    vocabulary: Sequence[str],
+    lower_case: bool,
+    strip_accents: bool | None = None,
 ) -> None:
     """Write a BERT for `transformers`: `BertForPreTraining.from_pretrained(directory)` gives the same logits.
 
@@ -47,7 +52,8 @@ def save_pretrained(
         params: `{"encoder"}` and, if there are, `"mlm"` and `"nsp"`: the parameters of `ssljax.models.bert`.
         shape: shape of the encoder.
         vocabulary: its words in the order of their ids.
-        lower_case: whether the tokenizer lowers case (and strips accents).
+        lower_case: whether the tokenizer lowers case.
+        strip_accents: whether it strips accents; None: where it lowers case.
 
     Raises:
         BadInputError: the directory exists or its parent does not, or the parameters or the vocabulary do not fit
@@ -64,7 +70,7 @@ def save_pretrained(
     part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
     part.mkdir()
     try:
-        _write(part, state, _config(params, shape), vocabulary, _tokenizer_config(shape, lower_case))
+        _write(part, state, _config(params, shape), vocabulary, _tokenizer_config(shape, lower_case, strip_accents))
         os.rename(part, directory)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -106,13 +112,13 @@ def _config(params: PyTree, shape: BertShape) -> dict[str, Any]:
     } | {theirs: getattr(shape, ours) for theirs, ours in FIELDS.items()}
 
 
-def _tokenizer_config(shape: BertShape, lower_case: bool) -> dict[str, Any]:
+def _tokenizer_config(shape: BertShape, lower_case: bool, strip_accents: bool | None) -> dict[str, Any]:
     special = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
     return special | {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": lower_case,
         "model_max_length": shape.positions,
-        "strip_accents": None,
+        "strip_accents": strip_accents,
         "tokenize_chinese_chars": True,
     }
 

@@ -67,11 +67,11 @@ def open_corpus(directory: str | Path, vocabulary: Vocabulary | None = None) -> 
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
-    own = read_vocabulary(directory / WORDS, manifest["lower_case"])
+    own = read_vocabulary(directory / WORDS, manifest["lower_case"], manifest.get("strip_accents"))
     if own.digest != manifest["vocabulary"]:
         raise BadInputError(f"{directory / WORDS} is not the vocabulary that {directory} was prepared with; {AGAIN}.")
     if vocabulary is not None and vocabulary.digest != own.digest:
-        described = [f"{len(v)} words, {'lower case' if v.lower_case else 'cased'}" for v in (own, vocabulary)]
+        described = [f"{len(v)} words, {v.case}" for v in (own, vocabulary)]
         raise BadInputError(
             f"{directory} was prepared with another vocabulary ({described[0]}) than the given one ({described[1]}); "
             f"give that one or {AGAIN}."
@@ -141,8 +141,8 @@ def hold_out(corpus: Corpus, every: int = 100) -> tuple[Corpus, Corpus]:
     count = len(corpus.documents)
     if count < 4 or every < 2:
         raise BadInputError(
-            f"every={every} of {count} documents in {corpus.directory}: two must be held out and two remain; "
-            "give more documents, and every=2 or more."
+            f"held_out={every} of {count} documents in {corpus.directory}: two must be held out and two remain; "
+            "give more documents, and --held-out 2 or more."
         )
     held = np.zeros(count, bool)
     held[every - 1 :: every] = True

@@ -38,9 +38,15 @@ def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
 
 
 def _words_of(directory: Path) -> Vocabulary:
-    settings = directory / "tokenizer_config.json"
-    lower_case = json.loads(settings.read_text()).get("do_lower_case", True) if settings.exists() else True
-    return read_vocabulary(directory / "vocab.txt", lower_case)
+    path = directory / "tokenizer_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        case = settings.get("do_lower_case", True), settings.get("strip_accents")
+    except (ValueError, AttributeError):
+        raise BadInputError(f"{path} is damaged or not a tokenizer's settings; write it again or remove it.") from None
+    if not isinstance(case[0], bool) or not isinstance(case[1], bool | None):
+        raise BadInputError(f"{path}: do_lower_case={case[0]!r} and strip_accents={case[1]!r} must be true or false.")
+    return read_vocabulary(directory / "vocab.txt", *case)
 
 
 def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> str:
@@ -57,7 +63,8 @@ def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: 
         return written_to
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / EXPORTED
-        huggingface.save_pretrained(written, params, shape, vocabulary.words, vocabulary.lower_case)
+        case = (vocabulary.lower_case, vocabulary.strip_accents)
+        huggingface.save_pretrained(written, params, shape, vocabulary.words, *case)
         if buckets.is_local(target):
             partial = epath.Path(directory) / f"{EXPORTED}.partial"
             buckets.copy_tree(epath.Path(written), partial)

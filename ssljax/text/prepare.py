@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssljax.text import corpus as layout
+from ssljax.text.languages import check_language
 from ssljax.text.reading import Block, decode, read_blocks
 from ssljax.text.vocabulary import Vocabulary, tokenizer, write_vocabulary
 from ssljax.types import BadInputError
@@ -19,8 +20,11 @@ from ssljax.types import BadInputError
 BLOCK = 1 << 21  # bytes of text at a time, and what a killed run loses at most
 PARAGRAPH_SHARE = 0.1  # of lines with several sentences, over which a file is taken to hold paragraphs
 SAMPLE = 1000  # lines that decide it
+UNKNOWN = 0.02  # share of the tokens from which it is a warning
+PARTS = 2  # the version of the finished blocks in OUT.partial
 
 Paragraphs = bool | Literal["auto"]
+Documents = Literal["blank", "lines", "files"]
 Progress = Callable[[int], None]
 
 
@@ -31,14 +35,15 @@ def prepare(
     *,
     paragraphs: Paragraphs = "auto",
     language: str = "en",
+    documents: Documents = "blank",
     block_bytes: int = BLOCK,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tokenize text files into a directory that `open_corpus` reads.
 
-    A document ends at an empty line or with its file; each line is a sentence or, in paragraphs, several. The work is
-    done in `OUT.partial`, block by block; the same call resumes a stopped run and does not redo finished
-    blocks. `out` appears complete at the end. The tokenizer uses all cores (RAYON_NUM_THREADS limits them).
+    Each line is a sentence or, in paragraphs, several; a document ends with its file at the latest. The work is done
+    in `OUT.partial`, block by block; the same call resumes a stopped run and does not redo finished blocks. `out`
+    appears complete at the end. The tokenizer uses all cores (RAYON_NUM_THREADS limits them).
 
     Args:
         inputs: files in UTF-8, plain, `.xz`, `.gz`, `.bz2` or `.zst`.
@@ -46,11 +51,13 @@ def prepare(
         out: the directory to make.
         paragraphs: whether to split lines into sentences; "auto" does so where a tenth of the first lines have several.
         language: language of the sentence splitter, such as "de".
+        documents: what a document is: what is between "blank" lines, each of the "lines", or each of the "files".
         block_bytes: bytes of text at a time.
         progress: called with the number of bytes of text done so far, after each block.
 
     Returns:
-        The manifest: format, counts of tokens, sentences and documents, vocabulary, inputs and files with SHA-256.
+        The manifest: format, counts of tokens, of those that are [UNK], of sentences and documents, and of documents
+        of a single sentence, vocabulary, inputs and files with SHA-256.
 
     Raises:
         BadInputError: unreadable or non-UTF-8 input, `out` exists, no text, or fewer than two documents.
@@ -61,11 +68,12 @@ def prepare(
     """
     out = Path(out)
     check_paths(inputs, out)
+    check_language(language)
     work = out.with_name(f"{out.name}.partial")
     if paragraphs == "auto":
         paragraphs = _holds_paragraphs(Path(inputs[0]), language)
     work.mkdir(parents=True, exist_ok=True)
-    settings = {"paragraphs": paragraphs, "language": language, "lower_case": vocabulary.lower_case}
+    settings = {"paragraphs": paragraphs, "language": language, "documents_by": documents}
     parts, described = _tokenize(inputs, vocabulary, work, settings, block_bytes, progress)
     finished = work / "finished"
     shutil.rmtree(finished, ignore_errors=True)
@@ -79,6 +87,8 @@ def prepare(
         "vocabulary": vocabulary.digest,
         "words": len(vocabulary),
         **settings,
+        "lower_case": vocabulary.lower_case,
+        "strip_accents": vocabulary.strip_accents,
         "inputs": described,
         "files": files,
     }
@@ -103,6 +113,22 @@ def check_paths(inputs: Sequence[str | Path], out: Path) -> None:
         raise BadInputError(f"{out} exists already; use another directory or remove it.")
 
 
+def notes(manifest: dict[str, Any]) -> list[str]:
+    """Sentences on what makes a corpus hard to learn from, if anything does."""
+    found, tokens = [], manifest["tokens"]
+    if manifest["unknown"] > UNKNOWN * tokens:
+        found.append(
+            f"{100 * manifest['unknown'] / tokens:.1f} % of the tokens are [UNK]: the vocabulary does not fit the "
+            "text; look at its language and case, or learn one from the text."
+        )
+    if manifest["single"] == manifest["documents"]:
+        found.append(
+            "Every document is one sentence, so that all next sentences are random ones and predicting the next "
+            "sentence teaches nothing."
+        )
+    return found
+
+
 def _tokenize(
     inputs: Sequence[str | Path],
     vocabulary: Vocabulary,
@@ -114,7 +140,7 @@ def _tokenize(
     """A part in `work` for each block, named by the hash of all that it depends on; and the inputs for the manifest."""
     # the text decides whether a part is this block's, whatever became of the files since
     libraries = [version("tokenizers"), version("sentencex")]
-    kind = hashlib.sha256(json.dumps([layout.FORMAT, vocabulary.digest, settings, libraries]).encode())
+    kind = hashlib.sha256(json.dumps([layout.FORMAT, PARTS, vocabulary.digest, settings, libraries]).encode())
     to_ids = tokenizer(vocabulary, specials=False)
     parts, described, done = [], [], 0
     for path in inputs:
@@ -137,23 +163,25 @@ def _tokenize(
 
 def _tokenize_block(block: Block, to_ids: Any, vocabulary: Vocabulary, settings: dict[str, Any]) -> dict[str, Any]:
     """Tokens of a block, the number in each sentence, and before which sentences a document ends."""
-    texts, ends = [], []
-    for line in map(str.strip, decode(block).split("\n")):
-        if not line:
-            ends.append(len(texts))
-        elif settings["paragraphs"]:
-            texts += _sentences(line, settings["language"])
-        else:
-            texts.append(line)
-    # the last line of a block ends in a newline, behind which split finds an empty one that is none
+    texts, ends, by = [], [], settings["documents_by"]
+    lines = decode(block).split("\n")
     if not block.last:
-        ends.pop()
+        lines.pop()  # behind the newline of the last line, not a line
+    for line in map(str.strip, lines):
+        if settings["paragraphs"] and line:
+            texts += _sentences(line, settings["language"])
+        elif line:
+            texts.append(line)
+        if by == "lines" or (by == "blank" and not line):
+            ends.append(len(texts))
     encodings = to_ids.encode_batch_fast(texts, add_special_tokens=False)
     counts = np.array([len(encoding) for encoding in encodings], np.int64)
     ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
     kept = np.concatenate([[0], np.cumsum(counts > 0)])
+    tokens = np.fromiter(ids, layout.token_type(vocabulary), int(counts.sum()))
     return {
-        "tokens": np.fromiter(ids, layout.token_type(vocabulary), int(counts.sum())),
+        "tokens": tokens,
+        "unknown": np.count_nonzero(tokens == vocabulary.unk),
         "counts": counts[counts > 0],
         "ends": np.array([*kept[ends], *(kept[-1:] if block.last else [])], np.int64),
     }
@@ -196,12 +224,16 @@ def _merge(parts: list[Path], finished: Path, out: Path) -> tuple[dict[str, int]
     if documents < 2:
         raise BadInputError(
             "the input has one document, and a random next sentence needs another one; "
-            "separate documents by an empty line."
+            "separate documents by an empty line, or let each line be one (documents=lines)."
         )
-    with np.load(parts[0]) as part:
-        counts = {"tokens": sizes[layout.TOKENS] // part["tokens"].itemsize}
+    counts = {"tokens": 0, "unknown": 0}
+    for path in parts:
+        with np.load(path) as part:
+            counts["tokens"] += len(part["tokens"])
+            counts["unknown"] += int(part["unknown"])
+    single = int(np.count_nonzero(np.diff(np.fromfile(finished / layout.DOCUMENTS, np.int64)) == 1))
     files = {name: {"bytes": sizes[name], "sha256": sums[name].hexdigest()} for name in names}
-    return {**counts, "sentences": sentences, "documents": documents}, files
+    return {**counts, "sentences": sentences, "documents": documents, "single": single}, files
 
 
 def _offsets(parts: list[Path]) -> Iterator[tuple[str, np.ndarray]]:

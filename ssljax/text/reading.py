@@ -1,11 +1,13 @@
 """Text files as a stream, plain or compressed, a block of whole lines at a time."""
 
 import bz2
+import glob
 import gzip
 import lzma
+import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -39,6 +41,55 @@ class Block(NamedTuple):
     start: int
     raw: bytes
     last: bool
+
+
+def text_files(places: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
+    """The files that some places name.
+
+    Args:
+        places: files; folders, of which all files at any depth count; and patterns such as `data/*.txt`.
+
+    Returns:
+        The files, those of one place in the order of their names, each once; and sentences on hidden files in folders,
+        which are passed over.
+
+    Raises:
+        BadInputError: a place is none of these, or holds no file.
+    """
+    found: dict[str, Path] = {}
+    notes = []
+    for place in map(str, places):
+        here = [Path(place)]
+        if os.path.isdir(place):
+            here, hidden = _below(place)
+            if hidden:
+                notes.append(f"{place}: {len(hidden)} hidden files, such as {hidden[0]}, are passed over.")
+        elif not os.path.exists(place) and glob.has_magic(place):
+            here = [Path(path) for path in sorted(glob.glob(place, recursive=True)) if os.path.isfile(path)]
+        elif not os.path.isfile(place):
+            raise BadInputError(
+                f"{place} is not a file; give text files, a folder of them or a pattern such as '*.txt'."
+            )
+        if not here:
+            raise BadInputError(f"{place} holds no text files; give text files, a folder of them or a pattern.")
+        for path in here:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values()), notes
+
+
+def _below(folder: str) -> tuple[list[Path], list[str]]:
+    """Files at any depth, links followed once, and the names of hidden ones."""
+    files, hidden, seen = [], [], set()
+    for directory, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        hidden += [name for name in (*names, *folders) if name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [Path(directory, name) for name in sorted(names) if not name.startswith(".")]
+    return sorted(files), sorted(hidden)
 
 
 def read_blocks(path: str | Path, size: int) -> Iterator[Block]:

@@ -19,6 +19,7 @@ from ssljax.run.experiment import Experiment
 from ssljax.run.task import Task
 from ssljax.text import batches, corpus, export, finetuning, page, prepare, python_topics, scores
 from ssljax.text.masking import Masking
+from ssljax.text.reading import read_lines
 from ssljax.text.scores import Bert
 from ssljax.text.vocabulary import SPECIALS, Vocabulary, train_vocabulary
 from ssljax.text.wordpiece import BERT_RESERVED
@@ -167,7 +168,7 @@ def _topics_corpus(size: int) -> corpus.Corpus:
     folder = Path(tempfile.mkdtemp(prefix="python-topics-"))
     source = folder / "topics.txt"
     source.write_text(python_topics.as_text(python_topics.python_topics()))
-    vocabulary = train_vocabulary(iter(source.read_text().splitlines()), size)
+    vocabulary = train_vocabulary(read_lines(source), size)
     prepare.prepare([str(source)], vocabulary, str(folder / "prepared"))
     return corpus.open_corpus(str(folder / "prepared"))
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ class Vocabulary:
 
     Attributes:
         words: distinct, with the five special ones among them; "##" begins a piece that continues a word.
-        lower_case: whether text is lower-cased and stripped of accents before it is looked up.
+        lower_case: whether text is lower-cased before it is looked up.
+        strip_accents: whether accents are removed before; None: where it is lower-cased, as BERT does.
 
     Raises:
         BadInputError: a special word is missing, or a word occurs twice.
@@ -32,8 +34,11 @@ class Vocabulary:
 
     words: tuple[str, ...]
     lower_case: bool = True
+    strip_accents: bool | None = None
 
     def __post_init__(self):
+        if self.strip_accents == self.lower_case:
+            object.__setattr__(self, "strip_accents", None)  # the same tokenizer, the same vocabulary
         missing = [word for word in SPECIALS if word not in self.ids]
         if missing:
             raise BadInputError(
@@ -86,23 +91,32 @@ class Vocabulary:
         """bool[V]: one of the five special words."""
         return np.array([word in SPECIALS for word in self.words])
 
+    @property
+    def case(self) -> str:
+        """What happens to case and accents, in words."""
+        return ("lower case" if self.lower_case else "cased") + {
+            None: "",
+            True: ", without accents",
+            False: ", with accents",
+        }[self.strip_accents]
+
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the words, their order and the case."""
-        text = "\n".join(("lower case" if self.lower_case else "cased", *self.words))
+        text = "\n".join((self.case, *self.words))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_vocabulary(path: str | Path, lower_case: bool = True) -> Vocabulary:
-    """Read BERT's `vocab.txt`: a word a line.
+def read_vocabulary(path: str | Path, lower_case: bool = True, strip_accents: bool | None = None) -> Vocabulary:
+    """Read BERT's `vocab.txt`, a word a line, or the WordPiece model of a `tokenizer.json` of Hugging Face.
 
     Raises:
         BadInputError: no such file, not UTF-8, or not a BERT vocabulary; the sentence names the file.
     """
     try:
-        text = Path(path).read_bytes().decode()
-        lines = text.removesuffix("\n").split("\n")  # not splitlines: some words are separators to Unicode
-        return Vocabulary(tuple(line.removesuffix("\r") for line in lines), lower_case)
+        text = Path(path).read_bytes().decode().removeprefix("\ufeff")
+        found = _words_of_json(text) if text.startswith("{") else _words_of_lines(text)
+        return Vocabulary(found, lower_case, strip_accents)
     except OSError as error:
         raise BadInputError(f"{path}: cannot read the vocabulary: {error.strerror}.") from None
     except UnicodeDecodeError as error:
@@ -111,16 +125,38 @@ def read_vocabulary(path: str | Path, lower_case: bool = True) -> Vocabulary:
         raise BadInputError(f"{path}: {error}") from None
 
 
+def _words_of_lines(text: str) -> tuple[str, ...]:
+    lines = text.removesuffix("\n").split("\n")  # not splitlines: some words are separators to Unicode
+    found = tuple(line.removesuffix("\r") for line in lines)
+    if "" in found:
+        raise BadInputError(f"line {found.index('') + 1} is empty; give one word a line.")
+    return found
+
+
+def _words_of_json(text: str) -> tuple[str, ...]:
+    try:
+        model = json.loads(text)["model"]
+        kind, ids = model["type"], model["vocab"]
+        found = sorted(ids, key=ids.__getitem__)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadInputError("this is neither a word a line nor a tokenizer.json; give a vocab.txt.") from None
+    if kind != "WordPiece" or [ids[word] for word in found] != list(range(len(found))):
+        raise BadInputError(f"this is the model {kind!r} with {len(found)} words; give one of WordPiece, as BERT's.")
+    return tuple(found)
+
+
 def write_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
     """Write `vocab.txt`: a word a line."""
     Path(path).write_bytes("".join(f"{word}\n" for word in vocabulary.words).encode())
 
 
-def train_vocabulary(lines: Iterator[str], size: int, lower_case: bool = True) -> Vocabulary:
+def train_vocabulary(
+    lines: Iterator[str], size: int, lower_case: bool = True, strip_accents: bool | None = None
+) -> Vocabulary:
     """Learn WordPiece pieces from text, the same ones each time; see `ssljax.text.wordpiece`."""
     from ssljax.text import wordpiece
 
-    return wordpiece.train_vocabulary(lines, size, lower_case)
+    return wordpiece.train_vocabulary(lines, size, lower_case, strip_accents)
 
 
 def tokenizer(vocabulary: Vocabulary, specials: bool = True) -> "Tokenizer":
@@ -144,7 +180,9 @@ def tokenizer(vocabulary: Vocabulary, specials: bool = True) -> "Tokenizer":
 
     model = models.WordPiece(vocab=vocabulary.ids, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)  # type: ignore[call-arg]
     made = Tokenizer(model)
-    made.normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lower_case)  # type: ignore[assignment]
+    made.normalizer = normalizers.BertNormalizer(  # type: ignore[assignment]
+        lowercase=vocabulary.lower_case, strip_accents=vocabulary.strip_accents
+    )
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
     if specials:
         made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in SPECIALS])

@@ -3,9 +3,13 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
+
+if TYPE_CHECKING:
+    from tokenizers.normalizers import BertNormalizer
 
 BERT_RESERVED = (SPECIALS[0], *(f"[unused{k}]" for k in range(99)), *SPECIALS[1:])  # ids 0 to 103, as in BERT's file
 LETTERS = 1000  # maximum number of different characters
@@ -13,14 +17,17 @@ DISTINCT_WORDS = 4_000_000  # beyond it words seen once are forgotten, so that m
 BLOCK = 1000  # lines, or repetitions of a word, passed on at a time
 
 
-def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -> Vocabulary:
+def train_vocabulary(
+    lines: Iterable[str], size: int, lower_case: bool = True, strip_accents: bool | None = None
+) -> Vocabulary:
     """Learn WordPiece pieces from text, the same ones each time.
 
     Args:
         lines: the text.
         size: number of words in the vocabulary. Over 1,000 the special words have BERT's ids (0, 100 to 103,
             with [unused*] between); at 1,000 or fewer they are 0 to 4.
-        lower_case: whether to lower-case and to strip accents.
+        lower_case: whether to lower-case.
+        strip_accents: whether to remove accents; None: where it is lower-cased.
 
     Returns:
         A vocabulary of `size` words, or fewer where the text has no more pieces that occur twice.
@@ -32,9 +39,9 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -
     Differs from the paper: Google's learner was never published; this one is `tokenizers`' WordPieceTrainer, which
         merges the most frequent pair, fed so that its result does not depend on the order of a hash table.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-    counts = _count_words(lines, lower_case)
+    counts = _count_words(lines, normalizers.BertNormalizer(lowercase=lower_case, strip_accents=strip_accents))
     if not counts:
         raise BadInputError("the text has no words to learn a vocabulary from; is the input empty?")
     reserved = BERT_RESERVED if size > 1000 else SPECIALS
@@ -54,14 +61,14 @@ def train_vocabulary(lines: Iterable[str], size: int, lower_case: bool = True) -
     )
     learner.train_from_iterator(_repeated(words), trainer)
     ids = learner.get_vocab()
-    return Vocabulary((*reserved, *sorted(set(ids) - set(reserved), key=ids.__getitem__)), lower_case)
+    return Vocabulary((*reserved, *sorted(set(ids) - set(reserved), key=ids.__getitem__)), lower_case, strip_accents)
 
 
-def _count_words(lines: Iterable[str], lower_case: bool) -> Counter[str]:
+def _count_words(lines: Iterable[str], normalizer: "BertNormalizer") -> Counter[str]:
     """How often each word occurs, punctuation marks being words."""
-    from tokenizers import normalizers, pre_tokenizers
+    from tokenizers import pre_tokenizers
 
-    normalizer, split = normalizers.BertNormalizer(lowercase=lower_case), pre_tokenizers.BertPreTokenizer()
+    split = pre_tokenizers.BertPreTokenizer()
     spaced: Counter[str] = Counter()
     remaining = iter(lines)
     while block := list(itertools.islice(remaining, BLOCK)):

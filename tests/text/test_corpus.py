@@ -103,5 +103,5 @@ def test_every_so_manyth_document_is_held_out(documents, every, held):
 
 @pytest.mark.parametrize(("documents", "every"), [(3, 100), (10, 1)])
 def test_too_few_documents_to_hold_some_out(documents, every):
-    with pytest.raises(BadInputError, match=f"every={every} of {documents} documents"):
+    with pytest.raises(BadInputError, match=f"held_out={every} of {documents} documents"):
         hold_out(corpus_of([[1, 2]] * documents), every)

@@ -6,12 +6,13 @@ import lzma
 import re
 import sys
 
+import numpy as np
 import pytest
 
 from experiments import bert_prepare
 from ssljax.text.corpus import open_corpus
 from ssljax.text.prepare import prepare
-from ssljax.text.vocabulary import read_vocabulary, write_vocabulary
+from ssljax.text.vocabulary import SPECIALS, Vocabulary, read_vocabulary, write_vocabulary
 from ssljax.types import BadInputError
 from tests.text.texts import VOCABULARY, text_of, written
 
@@ -77,6 +78,9 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["--train-vocab", "60", "--language", "xx"], "language=xx: give the code of a language in ISO 639"),
+        (["--train-vocab", "60", "--language", "klingon"], "language=klingon: give the code"),
+        (["--train-vocab", "60", "--input", "nowhere"], "nowhere is not a file; give text files, a folder"),
         ([], "either --vocab FILE or --train-vocab NUMBER"),
         (["--vocab", "v.txt", "--train-vocab", "100"], "either --vocab FILE or --train-vocab NUMBER"),
         (["--vocab", "v.txt"], "v.txt: cannot read the vocabulary"),
@@ -91,3 +95,32 @@ def test_the_command_refuses_in_one_sentence(arguments, sentence, tmp_path, monk
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     assert sentence in last
+
+
+def test_a_folder_of_cased_text_and_an_uncased_vocabulary(tmp_path, monkeypatch, capsys):
+    """Umlauts are kept where it is asked for, each line is a document, and what does not fit is said."""
+    (tmp_path / "texts").mkdir()
+    written(tmp_path / "texts", "Die T\u00fcr. \u00c4rger!\n" * 9, "a.txt")
+    written(tmp_path / "texts", gzip.compress("\u00d6l\n".encode()), "b.gz")
+    command_line(
+        monkeypatch, "--input", tmp_path / "texts", "--train-vocab", 60, "--keep-accents", "--documents", "lines",
+        "--paragraphs", "no", "--language", "de", "--out", tmp_path / "kept",
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "10 documents, 10 sentences" in printed
+    assert "Every document is one sentence" in printed
+    corpus = open_corpus(tmp_path / "kept")
+    assert (corpus.vocabulary.lower_case, corpus.vocabulary.strip_accents) == (True, False)
+    assert {"\u00fc", "##\u00fc", "\u00f6"} & set(corpus.vocabulary.words)
+    pieces = [corpus.vocabulary.words[token] for token in corpus.tokens[-2:]]
+    assert "".join(pieces).replace("##", "").endswith("l")
+
+    write_vocabulary(Vocabulary((*SPECIALS, *"dietur")), tmp_path / "vocab.txt")
+    command_line(
+        monkeypatch, "--input", tmp_path / "texts", "--vocab", tmp_path / "vocab.txt", "--documents", "files",
+        "--out", tmp_path / "unknown",
+    )  # fmt: skip
+    assert re.search(r"\d+\.\d % of the tokens are \[UNK\]: the vocabulary", capsys.readouterr().out)
+    manifest = json.loads((tmp_path / "unknown" / "manifest.json").read_text())
+    assert manifest["documents"] == 2
+    assert manifest["unknown"] == np.count_nonzero(open_corpus(tmp_path / "unknown").tokens == 1)

@@ -1,6 +1,7 @@
 """The vocabulary and the tokenizer, held to Hugging Face's BertTokenizer."""
 
 import importlib.util
+import json
 import lzma
 import subprocess
 import sys
@@ -101,10 +102,13 @@ def test_what_a_vocabulary_knows():
     assert vocabulary.special.tolist() == [True] * 5 + [False] * 3
     others = [
         Vocabulary(vocabulary.words, lower_case=False),
+        Vocabulary(vocabulary.words, strip_accents=False),
+        Vocabulary(vocabulary.words, lower_case=False, strip_accents=True),
         Vocabulary((*vocabulary.words[:-1], "#d")),
         Vocabulary((*vocabulary.words[:-2], "#c", "##b")),
     ]
-    assert len({v.digest for v in (vocabulary, *others)}) == 4
+    assert len({v.digest for v in (vocabulary, *others)}) == 6
+    assert Vocabulary(vocabulary.words, strip_accents=True) == vocabulary
     assert Vocabulary((*SPECIALS, "a", "##b", "#c")) == vocabulary
 
 
@@ -125,9 +129,44 @@ def test_files_that_are_no_vocabulary(tmp_path):
     path.write_bytes(b"[PAD]\n\xff\n")
     with pytest.raises(BadInputError, match="not UTF-8 at byte 6"):
         words.read_vocabulary(path)
+    path.write_text("\n".join([*SPECIALS, "", "a"]))
+    with pytest.raises(BadInputError, match="line 6 is empty"):
+        words.read_vocabulary(path)
+    for text, said in (("{", "neither"), ('{"model": 3}', "neither"), (tokenizer_json("BPE"), "'BPE' with 6 words")):
+        path.write_text(text)
+        with pytest.raises(BadInputError, match=said):
+            words.read_vocabulary(path)
     path.write_text("\n".join([*SPECIALS, "a", "a"]))
     with pytest.raises(BadInputError, match="'a' twice"):
         words.read_vocabulary(path)
+
+
+def tokenizer_json(kind):
+    return json.dumps({"model": {"type": kind, "vocab": {word: i for i, word in enumerate((*SPECIALS, "a"))}}})
+
+
+def test_a_file_with_a_byte_order_mark_and_hugging_faces_tokenizer(tmp_path):
+    path, wanted = tmp_path / "vocab.txt", Vocabulary((*SPECIALS, "a"))
+    path.write_text("\n".join(wanted.words), encoding="utf-8-sig")
+    assert words.read_vocabulary(path) == wanted
+    path.write_text(tokenizer_json("WordPiece"))
+    assert words.read_vocabulary(path) == wanted
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+@pytest.mark.parametrize("strip_accents", [None, True, False])
+def test_case_and_accents_are_hugging_faces(lower_case, strip_accents, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    vocabulary = Vocabulary(
+        (*SPECIALS, *"abuo\u00fc\u00d6UO", "##r", "##b", "##u", "##\u00fc"), lower_case, strip_accents
+    )
+    words.write_vocabulary(vocabulary, tmp_path / "vocab.txt")
+    theirs = transformers.BertTokenizer(
+        str(tmp_path / "vocab.txt"), do_lower_case=lower_case, strip_accents=strip_accents
+    )
+    lines = ["\u00dcber b\u00fcr \u00d6 o\u0308 U\u0308b", "abu \u00fcb"]
+    wanted = [theirs(line, add_special_tokens=False)["input_ids"] for line in lines]
+    assert encode(tokenizer(vocabulary), lines) == wanted
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path):
