@@ -3,6 +3,7 @@
 import dataclasses
 
 from ssljax.run.results import print_table
+from ssljax.train import buckets
 from ssljax.types import BadInputError
 from ssljax.vision import encoder_file, evaluation, sources
 from ssljax.vision.splits import open_splits
@@ -45,6 +46,7 @@ def evaluate(command: Evaluate) -> None:
     out = epath.Path(command.out).expanduser() if command.out else beside
     if out.exists():
         raise BadInputError(f"out={out} exists: it is not overwritten; give another directory.")
+    buckets.check_writable(str(out), "out")
     options = {
         "skip_bad": command.skip_bad,
         "data_dir": command.data_dir,

@@ -12,6 +12,7 @@ from ssljax.cli import pretrain
 from ssljax.cli.arguments import parse
 from ssljax.cli.embed import Embed, embed
 from ssljax.cli.evaluate import Evaluate, evaluate
+from ssljax.cli.finetune import Finetune, Predict, finetune, predict
 from ssljax.plan.command import Plan, plan
 from ssljax.text import scores
 from ssljax.text.export import EXPORTED, load_encoder
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         | Annotated[Embed, name("embed")]
         | Annotated[Evaluate, name("evaluate")]
         | Annotated[Export, name("export")]
+        | Annotated[Finetune, name("finetune")]
+        | Annotated[Predict, name("predict")]
         | Annotated[FillMask, name("fill-mask")]
         | Annotated[Plan, name("plan")],
         arguments=given[:cut],
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif isinstance(command, Pretrain):
             pretrain.main(command)
         else:
-            {FillMask: fill, Embed: embed, Evaluate: evaluate, Export: export}[type(command)](command)
+            COMMANDS[type(command)](command)
     except BadInputError as error:
         sys.exit(cli.refuse(error))
 
@@ -103,10 +106,13 @@ def export(command: Export) -> None:
     run, target = epath.Path(command.run), Path(command.directory)
     source = run / (EXPORTED if command.to == "huggingface" else PICTURES)
     if not source.exists():
-        kind = "text" if command.to == "huggingface" else "pictures"
-        raise BadInputError(f"{run} holds no {source.name}; --to {command.to} needs a finished run on {kind}.")
+        kind, other = ("text", "timm") if command.to == "huggingface" else ("pictures", "huggingface")
+        there = (run / (PICTURES if other == "timm" else EXPORTED)).exists()
+        hint = f"; use --to {other}" if there else ""
+        raise BadInputError(f"{run} holds no {source.name}; --to {command.to} needs a finished run on {kind}{hint}.")
     if target.exists():
         raise BadInputError(f"{target} exists: it is not overwritten; choose another name.")
+    buckets.check_writable(str(target), "directory")
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if source.is_dir():
@@ -116,3 +122,13 @@ def export(command: Export) -> None:
         source.copy(partial / source.name)
     partial.rename(target)
     print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
+
+
+COMMANDS = {
+    Embed: embed,
+    Evaluate: evaluate,
+    Export: export,
+    FillMask: fill,
+    Finetune: finetune,
+    Predict: predict,
+}

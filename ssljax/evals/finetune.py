@@ -113,8 +113,9 @@ def finetune_seeds(
 
     Returns:
         `{"mean": {name: figure}, "sd": {name: figure}, "seeds": [{name: figure}], "majority": {name: figure},
-        "losses": [[loss]], "warnings": [[sentence]], "outputs": those of the first seed}`; the sd is that of a sample
-        (n - 1), 0 for one seed; "majority" answers the most frequent class or the mean, and is empty for "span".
+        "losses": [[loss]], "warnings": [[sentence]], "outputs" and "params": those of the first seed}`; the sd is
+        that of a sample (n - 1), 0 for one seed; "majority" answers the most frequent class or the mean, and is empty
+        for "span".
 
     Raises:
         BadInputError: as `finetune`.
@@ -122,7 +123,7 @@ def finetune_seeds(
     runs = []
     for one in range(seed, seed + config.seeds):
         run = finetune(encoder, head, params, train, dev, kind=kind, config=config, score=score, seed=one, say=say)
-        kept = ("metric", "losses", "warnings") if runs else ("metric", "losses", "warnings", "outputs")
+        kept = ("metric", "losses", "warnings", *(() if runs else ("outputs", "params")))
         runs.append({name: run[name] for name in kept})
         figures = ", ".join(f"{name} {value:.1f}" for name, value in run["metric"].items())
         say(f"seed {one}: {figures}")
@@ -140,6 +141,7 @@ def finetune_seeds(
         "losses": [run["losses"] for run in runs],
         "warnings": [run["warnings"] for run in runs],
         "outputs": runs[0]["outputs"],
+        "params": runs[0]["params"],
     }
 
 

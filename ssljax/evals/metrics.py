@@ -48,6 +48,27 @@ def f1(predictions, labels, positive: int = 1) -> float:
     return 200 * both / max(int(predicted.sum() + true.sum()), 1)
 
 
+def macro_f1(predictions, labels) -> float:
+    """The mean of the classes' `f1`, over those that occur or are predicted.
+
+    Args:
+        predictions: int[N].
+        labels: int[N].
+
+    Returns:
+        0 to 100.
+
+    Raises:
+        BadInputError: different lengths, or nothing in them.
+
+    >>> round(macro_f1([0, 0, 1, 1], [0, 0, 1, 2]), 1)
+    55.6
+    """
+    predictions, labels = _pair(predictions, labels)
+    classes = np.union1d(predictions, labels)
+    return float(np.mean([f1(predictions, labels, positive) for positive in classes]))
+
+
 def matthews(predictions, labels) -> float:
     """Matthews' correlation of two classifications of any number of classes.
 

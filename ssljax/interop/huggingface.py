@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ ARCHITECTURES = {
     ("mlm", "nsp"): "BertForPreTraining",
     ("mlm",): "BertForMaskedLM",
     ("nsp",): "BertForNextSentencePrediction",
+    ("classifier",): "BertForSequenceClassification",
+    ("span",): "BertForQuestionAnswering",
     (): "BertModel",
 }
 
@@ -42,6 +44,7 @@ def save_pretrained(
     vocabulary: Sequence[str],
     lower_case: bool,
     strip_accents: bool | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a BERT for `transformers`: `BertForPreTraining.from_pretrained(directory)` gives the same logits.
 
@@ -49,11 +52,13 @@ def save_pretrained(
 
     Args:
         directory: a new one.
-        params: `{"encoder"}` and, if there are, `"mlm"` and `"nsp"`: the parameters of `ssljax.models.bert`.
+        params: `{"encoder"}`, alone or with `"mlm"` and `"nsp"`, or with `"classifier"` or `"span"`: the parameters of
+            `ssljax.models.bert`.
         shape: shape of the encoder.
         vocabulary: its words in the order of their ids.
         lower_case: whether the tokenizer lowers case.
         strip_accents: whether it strips accents; None: where it lowers case.
+        more: further entries of config.json, such as a classifier's id2label.
 
     Raises:
         BadInputError: the directory exists or its parent does not, or the parameters or the vocabulary do not fit
@@ -70,7 +75,13 @@ def save_pretrained(
     part = directory.with_name(f".{directory.name}.{os.getpid()}.part")
     part.mkdir()
     try:
-        _write(part, state, _config(params, shape), vocabulary, _tokenizer_config(shape, lower_case, strip_accents))
+        _write(
+            part,
+            state,
+            _config(params, shape) | dict(more or {}),
+            vocabulary,
+            _tokenizer_config(shape, lower_case, strip_accents),
+        )
         os.rename(part, directory)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -83,7 +94,7 @@ def load_pretrained(directory: str | os.PathLike) -> tuple[PyTree, BertShape]:
         directory: with config.json and model.safetensors.
 
     Returns:
-        `(params, shape)`; `params` has `"encoder"`, and `"mlm"` and `"nsp"` where the checkpoint has these heads.
+        `(params, shape)`; `params` has `"encoder"`, and the heads of `save_pretrained` that the checkpoint has.
         Other heads are ignored. A checkpoint without pooler gets a freshly drawn one, with a warning.
 
     Raises:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax.interop.safetensors_file import check_floats
-from ssljax.models.bert import bert, mlm_head, nsp_head, word_table
+from ssljax.models.bert import bert, classifier, mlm_head, nsp_head, span_head, word_table
 from ssljax.models.bert_layers import BertShape
 from ssljax.types import BadInputError, PyTree
 
@@ -32,9 +32,16 @@ MODULES = {
     "mlm.norm": "cls.predictions.transform.LayerNorm",
     "mlm": "cls.predictions",
     "nsp": "cls.seq_relationship",
+    "classifier.dense": "classifier",
+    "span": "qa_outputs",
 }
 LEAVES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "bias": "bias"}
-HEADS = {"mlm": "cls.predictions.", "nsp": "cls.seq_relationship."}
+HEADS = {  # and what their arrays begin with
+    "mlm": "cls.predictions.",
+    "nsp": "cls.seq_relationship.",
+    "classifier": "classifier.bias",
+    "span": "qa_outputs.bias",
+}
 DECODER = "cls.predictions.decoder."
 
 
@@ -44,7 +51,8 @@ def to_huggingface(params: PyTree, shape: BertShape) -> dict[str, np.ndarray]:
     Raises:
         BadInputError: the parameters do not fit `shape`.
     """
-    like = _like(shape, tuple(name for name in HEADS if name in params))
+    classes = params["classifier"]["dense"]["bias"].shape[0] if "classifier" in params else 1
+    like = _like(shape, tuple(name for name in HEADS if name in params), classes)
     found, wanted = _named(params), _named(like)
     for name, leaf in wanted.items():
         if name not in found:
@@ -79,7 +87,9 @@ def from_huggingface(state: Mapping[str, Any], shape: BertShape) -> PyTree:
             f"config.json has {shape.layers} layers, and the checkpoint has {len(given)} arrays in all; "
             "give the config.json of this checkpoint."
         )
-    like = _like(shape, tuple(head for head, prefix in HEADS.items() if any(n.startswith(prefix) for n in given)))
+    heads = tuple(head for head, names in HEADS.items() if any(name.startswith(names) for name in given))
+    classes = np.size(state[given["classifier.bias"]]) if "classifier.bias" in given else 1
+    like = _like(shape, heads, classes)
     pooler = None if any(name.startswith("bert.pooler.") for name in given) else like["encoder"].pop("pooler")
     wanted = _named(like)
     leaves = [_take(state, given, name, leaf) for name, leaf in wanted.items()]
@@ -154,7 +164,7 @@ def _init(shape: BertShape, key: jax.Array) -> PyTree:
     return bert(shape).init(key, ids, ids, ids[0])[0]
 
 
-def _like(shape: BertShape, heads: tuple[str, ...]) -> PyTree:
+def _like(shape: BertShape, heads: tuple[str, ...], classes: int) -> PyTree:
     """The parameters' structure and shapes."""
 
     def init(key):
@@ -164,6 +174,10 @@ def _like(shape: BertShape, heads: tuple[str, ...]) -> PyTree:
             params["mlm"] = mlm_head(shape).init(key, hidden, word_table(params["encoder"]))[0]
         if "nsp" in heads:
             params["nsp"] = nsp_head(shape).init(key, jnp.zeros((1, shape.hidden)))[0]
+        if "classifier" in heads:
+            params["classifier"] = classifier(classes).init(key, jnp.zeros((1, shape.hidden)))[0]
+        if "span" in heads:
+            params["span"] = span_head().init(key, jnp.zeros((1, 1, shape.hidden)))[0]
         return params
 
     return jax.eval_shape(init, jax.random.key(0))

@@ -2,7 +2,9 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ssljax.interop import huggingface
 from ssljax.models.bert import BertShape
@@ -18,7 +20,8 @@ def load_encoder(run: str) -> tuple[PyTree, BertShape, Vocabulary]:
     """The trained parts of a finished run, or of a directory in Hugging Face's format.
 
     Returns:
-        `({"encoder", "mlm", "nsp"}, shape, vocabulary)`; missing heads are omitted.
+        `(params, shape, vocabulary)`; `params` has "encoder" and the heads that are there: "mlm" and "nsp" of
+        pre-training, "classifier" or "span" of fine-tuning.
 
     Raises:
         BadInputError: the directory holds neither.
@@ -49,8 +52,16 @@ def _words_of(directory: Path) -> Vocabulary:
     return read_vocabulary(directory / "vocab.txt", *case)
 
 
-def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: str) -> str:
+def export(
+    params: PyTree,
+    shape: BertShape,
+    vocabulary: Vocabulary,
+    directory: str,
+    more: Mapping[str, Any] | None = None,
+) -> str:
     """Write the encoder and its heads in Hugging Face's format to `directory/huggingface`, unless they exist.
+
+    `more` are further entries of config.json.
 
     Returns:
         What was written, in one sentence.
@@ -64,7 +75,7 @@ def export(params: PyTree, shape: BertShape, vocabulary: Vocabulary, directory: 
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / EXPORTED
         case = (vocabulary.lower_case, vocabulary.strip_accents)
-        huggingface.save_pretrained(written, params, shape, vocabulary.words, *case)
+        huggingface.save_pretrained(written, params, shape, vocabulary.words, *case, more)
         if buckets.is_local(target):
             partial = epath.Path(directory) / f"{EXPORTED}.partial"
             buckets.copy_tree(epath.Path(written), partial)

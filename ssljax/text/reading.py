@@ -147,6 +147,16 @@ def read_lines(path: str | Path) -> Iterator[str]:
         yield from (line.strip() for line in lines)
 
 
+def read_text(path: str | Path) -> str:
+    """The whole text of a file.
+
+    Raises:
+        BadInputError: no such file, a damaged one, or not UTF-8.
+    """
+    blocks = list(read_blocks(path, 1 << 24))
+    return decode(Block(Path(path), 0, b"".join(block.raw for block in blocks), last=True))
+
+
 def _open(path: Path) -> BinaryIO:
     opener = COMPRESSED.get(path.suffix)
     return opener(path) if opener else path.open("rb")

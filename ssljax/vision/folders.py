@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from ssljax.vision.reader import Reader
 ENDINGS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".tga")
 ENDINGS += (".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".avif")
 SPLITS = ("train", "val", "valid", "validation", "test")
+CALLED = {"training": "train", "testing": "test"}  # what other splits are called
+HIDDEN, NOWHERE, NO_FILE = "hidden", "links to nothing", "that are no regular files"
 
 
 def open_folder(path: str, split: str) -> Reader:
@@ -21,9 +23,9 @@ def open_folder(path: str, split: str) -> Reader:
     root = _root(Path(path).expanduser(), split)
     other: Counter[str] = Counter()
     with _entries(root) as entries:
-        shown = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        shown = sorted(_shown(entries, other), key=lambda entry: entry.name)
         folders = [entry.name for entry in shown if entry.is_dir()]
-        loose = [entry.name for entry in shown if entry.is_file() and _is_picture(entry.name, other)]
+        loose = [entry.name for entry in shown if not entry.is_dir() and _is_picture(entry, other)]
     inside = {name: sorted(_pictures_under(root, name, (_identity(root),), other)) for name in folders}
     classes = tuple(name for name, files in inside.items() if files)
     files = [(file, label) for label, name in enumerate(classes) for file in inside[name]]
@@ -56,7 +58,24 @@ def folder_splits(path: str) -> list[str]:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise BadInputError(f"folder:{root}: there is no such folder; give one that holds pictures.")
-    return [name for name in SPLITS if (root / name).is_dir()]
+    return [name for name in SPLITS if name in _split_folders(root)]
+
+
+def _split_folders(root: Path) -> dict[str, str]:
+    """Split -> the name of its folder, in which case does not matter.
+
+    Raises:
+        BadInputError: two folders are of one split.
+    """
+    found: dict[str, str] = {}
+    with _entries(root) as entries:
+        for name in sorted(entry.name for entry in entries if entry.is_dir()):
+            split = CALLED.get(name.lower(), name.lower())
+            if split in SPLITS and found.setdefault(split, name) != name:
+                raise BadInputError(
+                    f"folder:{root} has the split {split} twice, {found[split]} and {name}; remove one."
+                )
+    return found
 
 
 def _beside(path: Path, root: Path) -> Iterator[str]:
@@ -65,7 +84,7 @@ def _beside(path: Path, root: Path) -> Iterator[str]:
         return
     with _entries(path) as entries:
         shown = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    if names := [name for name in shown if name not in (root.name, *SPLITS)]:
+    if names := [name for name in shown if name not in (root.name, *_split_folders(path).values())]:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         yield f"folder:{root}: beside it lie {', '.join(names[:5])}{more}, which are no part of this split."
 
@@ -77,7 +96,7 @@ def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> It
     if other:
         kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in other.most_common(5))
         more = f" and {len(other) - 5} other kinds" if len(other) > 5 else ""
-        yield f"folder:{root}: {other.total()} files are not read as pictures ({kinds}{more})."
+        yield f"folder:{root}: {other.total()} entries are not read as pictures ({kinds}{more})."
     if mixed:
         yield f"folder:{root}: there are loose pictures beside the sub-folders, so that all are taken as unlabelled."
 
@@ -86,17 +105,29 @@ def _root(path: Path, split: str) -> Path:
     others = folder_splits(str(path))
     if (path / split).is_dir():
         return path / split
+    if split in others:
+        return path / _split_folders(path)[split]
     if others:
         raise missing_split(f"folder:{path}", split, others)
     return path
 
 
-def _is_picture(name: str, other: Counter[str]) -> bool:
-    """By its ending; counts the others' endings."""
-    ending = os.path.splitext(name)[1].lower()
-    if ending not in ENDINGS:
-        other[ending] += 1
-    return ending in ENDINGS
+def _shown(entries: Iterable[os.DirEntry], other: Counter[str]) -> Iterator[os.DirEntry]:
+    for entry in entries:
+        if entry.name.startswith("."):
+            other[HIDDEN] += 1
+        else:
+            yield entry
+
+
+def _is_picture(entry: os.DirEntry, other: Counter[str]) -> bool:
+    """A file that is a picture by its ending; counts the others' kinds."""
+    kind = os.path.splitext(entry.name)[1].lower()
+    if not entry.is_file():
+        kind = NOWHERE if entry.is_symlink() and not os.path.exists(entry.path) else NO_FILE
+    if kind not in ENDINGS:
+        other[kind] += 1
+    return kind in ENDINGS
 
 
 def _pictures_under(root: Path, name: str, above: tuple, other: Counter[str]) -> Iterator[str]:
@@ -105,12 +136,11 @@ def _pictures_under(root: Path, name: str, above: tuple, other: Counter[str]) ->
     if identity in above:
         return  # a link to a folder that it is in
     with _entries(root / name) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-        for entry in shown:
+        for entry in _shown(entries, other):
             inner = os.path.join(name, entry.name)
             if entry.is_dir():
                 yield from _pictures_under(root, inner, (*above, identity), other)
-            elif entry.is_file() and _is_picture(entry.name, other):
+            elif _is_picture(entry, other):
                 yield inner
 
 

@@ -216,6 +216,8 @@ def open_source(
 def _open(spec: str, split: str, options: dict[str, Any], numbers: np.ndarray | None = None) -> Source:
     kind, where = _kind(spec)
     reader = OPENERS[kind][0](where, split, *((options["data_dir"], numbers) if kind == "tfds" else ()))
+    if not reader.length:
+        raise BadInputError(f"{reader.name} has no pictures; give a split that has some.")
     reopen = functools.partial(_open, spec, split, options, reader.numbers)
     return Source(in_grey(reader) if options["grey"] else reader, reopen, options["skip_bad"], options["min_side"])
 

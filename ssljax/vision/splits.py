@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 
 from ssljax.data.tfds_sets import MissingSplitError
+from ssljax.types import BadInputError
 from ssljax.vision.sources import Source
 
 ONE_IN = 10  # pictures of a class that are held out where there is no test split
@@ -65,9 +66,18 @@ def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> S
         return Splits(seen, asked, True, [*seen.notes, note])
     notes = [*dict.fromkeys([*seen.notes, *asked.notes]), *notes]
     asked = asked.with_classes_of(seen)
+    _check_channels(seen, asked)
     if shared := in_both(seen, asked):
         notes.append(f"{shared} of the {len(asked)} pictures of {asked.name} are in {seen.name} too, byte for byte.")
     return Splits(seen, asked, True, notes)
+
+
+def _check_channels(seen: Source, asked: Source) -> None:
+    """Pixels are of as many channels in both splits; what is decoded from files is in any case."""
+    if seen.arrays is not None and asked.arrays is not None:
+        one, other = (source.arrays["image"].shape[-1] for source in (seen, asked))
+        if one != other:
+            raise BadInputError(f"{seen.name} has {one} channels and {asked.name} {other}; give pictures of one kind.")
 
 
 def _unlabelled(source: Source) -> str:

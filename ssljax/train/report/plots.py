@@ -85,7 +85,7 @@ def neighbours(queries, found, query_labels, found_labels, class_names=None) -> 
     for row in range(rows):
         bottom = 1 - (row + 1) / rows
         name = "" if query_labels is None else class_name(query_labels[row], class_names)
-        figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center")
+        figure.text(0, bottom + 0.5 / rows, name, fontsize=8, color=INK, va="center", parse_math=False)
         cells: list[Any] = [(queries[row], name_width, None)]
         for k in range(columns):
             colour = None
@@ -121,11 +121,15 @@ def embedding_map(embeddings, labels, class_names=None) -> bytes:
     for index, label in enumerate(classes):
         colour = palette(index if len(classes) <= 20 else index / len(classes))
         member = points[labels == label]
-        axes.scatter(*member.T, s=7 if len(points) > 200 else 30, color=colour, linewidths=0, alpha=0.8,
-                     label=class_name(label, class_names))  # fmt: skip
+        axes.scatter(*member.T, s=7 if len(points) > 200 else 30, color=colour, linewidths=0, alpha=0.8)
     if len(classes) <= 20:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.0, 0.5),
-                    markerscale=2 if len(points) > 200 else 1)  # fmt: skip
+        names = [class_name(label, class_names) for label in classes]
+        legend = axes.legend(axes.collections, ["" for _ in names], frameon=False, fontsize=8, labelcolor=INK,
+                             loc="center left", bbox_to_anchor=(1.0, 0.5),
+                             markerscale=2 if len(points) > 200 else 1)  # fmt: skip
+        # set afterwards: a legend leaves out names that begin with an underscore, and takes dollars for formulas
+        for text, name in zip(legend.get_texts(), names, strict=True):
+            text.set(text=name, parse_math=False)
     axes.set_axis_off()
     return png(figure)
 
