@@ -21,6 +21,7 @@ from typing import Literal
 
 from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
+from ssljax.run import ranges
 from ssljax.run.ledger import paragraphs
 from ssljax.text.languages import check_language
 from ssljax.text.prepare import Documents, Progress, check_paths, notes, prepare
@@ -57,6 +58,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Prepare the corpus and print its counts."""
+    ranges.check(config)
     if (config.vocab is None) == (config.train_vocab is None):
         raise BadInputError("give either --vocab FILE or --train-vocab NUMBER.")
     files, passed_over = text_files(config.input)

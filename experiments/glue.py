@@ -19,15 +19,14 @@ import jax.numpy as jnp
 from ssljax import sharding
 from ssljax.cli import experiments as cli
 from ssljax.cli.arguments import parse
-from ssljax.data import order
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
-from ssljax.run import compile_cache
+from ssljax.run import compile_cache, ranges
 from ssljax.run import ledger as rows
 from ssljax.run import results as records
 from ssljax.run import workdir as workdirs
 from ssljax.text import export as text_export
-from ssljax.text import glue, text_tasks
+from ssljax.text import finetuned, glue, text_tasks
 from ssljax.train.hosts import joining
 from ssljax.types import BadInputError
 
@@ -84,6 +83,7 @@ def run(config: Config) -> records.Results:
     Raises:
         BadInputError: an option, the run or the data is invalid.
     """
+    ranges.check(config)
     task = text_tasks.find_task(config.task)
     workdir = config.workdir or f"runs/glue/{task.name}"
     numbers = FinetuneConfig(
@@ -118,6 +118,7 @@ def run(config: Config) -> records.Results:
         )
     if jax.process_index() == 0:
         workdirs.claim(workdir, config, "glue")
+        finetuned.save(workdir, found["params"], shape, vocabulary, task, config.length)
         data = config.data if config.data.startswith("tfds:") else f"tsv:{config.data}"
         nameless = dataclasses.replace(config, run=Path(config.run).name, data=data, data_dir=None)
         metrics = [{"seeds": found["seeds"], "warnings": [sentence for one in found["warnings"] for sentence in one]}]
@@ -127,13 +128,7 @@ def run(config: Config) -> records.Results:
 
 
 def _some(train: text_tasks.Examples, config: Config) -> text_tasks.Examples:
-    if config.train_examples is None:
-        return train
-    if not 1 <= config.train_examples <= len(train.first):
-        raise BadInputError(
-            f"train_examples={config.train_examples}: there are {len(train.first)}; give at most that number."
-        )
-    picked = order.permutation(config.seed, 0, len(train.first))[: config.train_examples]
+    picked = glue.drawn(len(train.first), config.train_examples, config.seed)
     second = None if train.second is None else [train.second[row] for row in picked]
     return text_tasks.Examples([train.first[row] for row in picked], second, train.labels[picked])
 

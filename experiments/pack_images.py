@@ -18,6 +18,7 @@ import time
 
 from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
+from ssljax.run import ranges
 from ssljax.run.ledger import paragraphs
 from ssljax.types import BadInputError
 from ssljax.vision import packed, pictures, sources
@@ -45,8 +46,7 @@ class Config:
 
 def run(config: Config) -> None:
     """Pack the split and print what it takes."""
-    if config.size < 1:
-        raise BadInputError(f"size={config.size}: give a side of 1 pixel or more.")
+    ranges.check(config)
     if not config.split.isidentifier():
         raise BadInputError(f"split={config.split!r} names no directory; give a whole split, such as train.")
     options = {"skip_bad": config.skip_bad, "data_dir": config.data_dir, "min_side": config.size}

@@ -22,7 +22,7 @@ from ssljax.cli import experiments as cli
 from ssljax.cli.arguments import parse
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
-from ssljax.run import compile_cache
+from ssljax.run import compile_cache, ranges
 from ssljax.run import ledger as rows
 from ssljax.run import results as records
 from ssljax.run import workdir as workdirs
@@ -46,6 +46,8 @@ class Config:
     """SQuAD 1.1 file to evaluate on."""
     held_out: int = 10
     """Number of articles at the end of dev to evaluate on, if there is no training file."""
+    train_examples: int | None = None
+    """Number of training questions, drawn by the seed; None: all."""
     length: int = 384
     """Length of a window in tokens, question included."""
     stride: int = 128
@@ -86,6 +88,7 @@ def run(config: Config) -> records.Results:
     Raises:
         BadInputError: an option, the run or the data is invalid.
     """
+    ranges.check(config)
     workdir = config.workdir or "runs/squad"
     numbers = FinetuneConfig(
         config.epochs,
@@ -107,6 +110,7 @@ def run(config: Config) -> records.Results:
         records.print_table(finished)
         return finished
     train, dev = _questions(config)
+    train = [train[row] for row in glue.drawn(len(train), config.train_examples, config.seed)]
     params, shape, vocabulary = text_export.load_encoder(config.run)
     sizes = {"length": config.length, "stride": config.stride, "max_query": config.max_query}
     seen, unseen = squad.windows(train, vocabulary, **sizes), squad.windows(dev, vocabulary, **sizes)
@@ -123,6 +127,8 @@ def run(config: Config) -> records.Results:
     results = {"fine-tuned": glue.summary(found)}
     if jax.process_index() == 0:
         workdirs.claim(workdir, config, "squad")
+        trained = {"encoder": found["params"]["encoder"], "span": found["params"]["head"]}
+        text_export.export(trained, shape, vocabulary, workdir)
         answers = squad_answers.n_best(unseen, dev, found["outputs"], **spans)
         predictions = {name: best[0].text for name, best in answers.items()}
         (epath.Path(workdir) / "predictions.json").write_text(json.dumps(predictions, indent=1))

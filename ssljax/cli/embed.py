@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax.run import ranges
 from ssljax.text.embedding import Pooling, embed_lines, lines_of
 from ssljax.text.export import load_encoder
 from ssljax.types import BadInputError
@@ -42,6 +43,7 @@ class Embed:
 
 def embed(command: Embed) -> None:
     """`ssljax embed`."""
+    ranges.check(command)
     output = Path(command.output).expanduser()
     if command.input.partition(":")[0] in sources.OPENERS and not Path(command.input).exists():
         _pictures(command, output)

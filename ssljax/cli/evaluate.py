@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from ssljax.run import ranges
 from ssljax.run.results import print_table
 from ssljax.train import buckets
 from ssljax.types import BadInputError
@@ -39,6 +40,7 @@ def evaluate(command: Evaluate) -> None:
 
     if not command.data:
         raise BadInputError("data='': give labelled pictures, such as --data folder:my_pictures.")
+    ranges.check(command)
     if command.draws < 2:
         raise BadInputError(f"draws={command.draws}: give at least 2 for a standard deviation.")
     encoder = encoder_file.load_encoder(command.run)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ssljax.cli.arguments import parse
-from ssljax.run import experiment
+from ssljax.run import experiment, ranges
 from ssljax.run.config import RunConfig
 from ssljax.run.finishing import UnfinishedError
 from ssljax.run.ledger import paragraphs
@@ -35,7 +35,12 @@ def main(config_type: type[Config], build: Callable[[Config], experiment.Experim
     with interruption.watch():
         name = Path(sys.modules[config_type.__module__].__file__ or "NAME").stem
         config = parse(config_type, prog=f"python -m experiments.{name}", description=paragraphs(description or ""))
-        run_or_exit(lambda: experiment.run(config, build(config), description or ""))
+
+        def start() -> None:
+            ranges.check(config)
+            experiment.run(config, build(config), description or "")
+
+        run_or_exit(start)
 
 
 def run_or_exit(start: Callable[[], Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from ssljax import sharding
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
-from ssljax.run import compile_cache, results
+from ssljax.run import compile_cache, ranges, results
 from ssljax.run import workdir as workdirs
 from ssljax.text import export, finetuned, glue, own_task
 from ssljax.text.tables import check_output, read_table, write_table
@@ -82,6 +82,7 @@ def finetune(command: Finetune) -> None:
     for name in ("train", "run", "out"):
         if not getattr(command, name):
             raise BadInputError(f"{name}='': give --train TABLE, --run DIRECTORY and --out DIRECTORY.")
+    ranges.check(command)
     finished = workdirs.check(command.out, command, "finetune")
     if finished is not None:
         print(f"{command.out} already has these results; use another --out to fine-tune again.")
@@ -151,8 +152,7 @@ def predict(command: Predict) -> None:
     """`ssljax predict`."""
     output = Path(command.output).expanduser()
     check_output(output)
-    if command.batch_size < 1:
-        raise BadInputError(f"batch_size={command.batch_size}: give at least 1.")
+    ranges.check(command)
     table = read_table(command.input)
     model = finetuned.load(command.run)
     names = command.text or model.text or ("text",)

@@ -14,6 +14,7 @@ from ssljax.cli.embed import Embed, embed
 from ssljax.cli.evaluate import Evaluate, evaluate
 from ssljax.cli.finetune import Finetune, Predict, finetune, predict
 from ssljax.plan.command import Plan, plan
+from ssljax.run import ranges
 from ssljax.text import scores
 from ssljax.text.export import EXPORTED, load_encoder
 from ssljax.text.task import build
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def fill(command: FillMask) -> None:
     """`ssljax fill-mask`."""
+    ranges.check(command)
     params, shape, vocabulary = load_encoder(command.run)
     if "mlm" not in params:
         raise BadInputError(f"{command.run} has no head for masked words; give a pre-training run of BERT.")

@@ -4,7 +4,7 @@ import jax
 
 from ssljax import sharding
 from ssljax.cli.experiments import run_or_exit
-from ssljax.run import experiment, programs
+from ssljax.run import experiment, programs, ranges
 from ssljax.run.experiment import Experiment
 from ssljax.train.hosts import joining
 from ssljax.vision import choices, pretrain
@@ -15,6 +15,7 @@ def main(config: Config) -> None:
     """Choose what is left to choose, then train, export and evaluate; exits as `cli.experiments.main` states."""
 
     def start() -> None:
+        ranges.check(config)
         joining.start_hosts(heartbeat_timeout=config.stall_timeout + 60)
         chosen = choices.resolve(config)
         built = pretrain.build(chosen)

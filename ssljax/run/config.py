@@ -19,9 +19,9 @@ class RunConfig:
     log_every: int = 50
     """Steps between log lines."""
     eval_every: int = 10
-    """Epochs between online evaluations; steps where the recipe counts in steps."""
+    """Epochs between online evaluations, steps where the recipe counts in steps; 0: at the end alone."""
     save_every: int = 10
-    """Epochs between checkpoints; steps where the recipe counts in steps."""
+    """Epochs between checkpoints, steps where the recipe counts in steps; 0: at the end alone."""
     keep: int = 2
     """Number of most recent checkpoints to keep."""
     keep_every: int | None = None

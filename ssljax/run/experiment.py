@@ -8,7 +8,7 @@ from typing import Any
 
 from ssljax import sharding
 from ssljax.optim import Optimizer, Pace
-from ssljax.run import compile_cache, compiler_check, finishing, programs, results, workdir
+from ssljax.run import compile_cache, compiler_check, finishing, programs, ranges, results, workdir
 from ssljax.run.config import RunConfig
 from ssljax.run.pretraining import Run, pretrain
 from ssljax.run.results import Results
@@ -74,6 +74,7 @@ def run(config: RunConfig, experiment: Experiment, description: str = "") -> Res
         SaveError: checkpoints cannot be written.
         UnfinishedError: training is done, and an evaluation or the report failed.
     """
+    ranges.check(config)
     directory = os.path.expanduser(config.workdir or f"runs/{experiment.name}")
     # jax ends a run whose processes do not hear of each other; ours, which names the stuck one, has to come first
     joining.start_hosts(heartbeat_timeout=config.stall_timeout + 60)

@@ -79,7 +79,7 @@ def pretrain(run: Run, state: TrainState) -> Pretrained:
     steps_per_epoch = task.examples // experiment.batch_size
     unit = run.pace.steps_per_epoch
     total_steps = min(run.pace.steps, config.stop_after or run.pace.steps)
-    evaluate_every, save_every = config.eval_every * unit, config.save_every * unit
+    evaluate_every, save_every = (every * unit or total_steps for every in (config.eval_every, config.save_every))
     at_once = dispatch_size(config.steps_per_dispatch, (config.log_every, evaluate_every, save_every, total_steps))
     with run.stop.interruptible():
         checkpoints = checkpoint.open_checkpoints(

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from ssljax.data import order
 from ssljax.evals import baselines
 from ssljax.evals.finetune import FinetuneConfig, finetune_seeds
 from ssljax.models import bert
 from ssljax.text import text_tasks
 from ssljax.text.vocabulary import Vocabulary
-from ssljax.types import Encoder, PyTree
+from ssljax.types import BadInputError, Encoder, PyTree
 
 Results = dict[str, dict[str, float]]
 
@@ -58,6 +59,19 @@ def finetune_task(
     if bag_of_words:
         rows["bag of words"] = score(baselines.bag_of_words(train, _joined(dev), classes, seed))
     return rows | {"fine-tuned": summary(found)}, found
+
+
+def drawn(count: int, wanted: int | None, seed: int) -> np.ndarray:
+    """Which of `count` training examples are learned from: all, or as many as `train_examples` says, drawn by the seed.
+
+    Raises:
+        BadInputError: there are not so many.
+    """
+    if wanted is None:
+        return np.arange(count)
+    if not 1 <= wanted <= count:
+        raise BadInputError(f"train_examples={wanted}: there are {count}; give 1 to that number.")
+    return order.permutation(seed, 0, count)[:wanted]
 
 
 def summary(found: dict[str, Any]) -> dict[str, float]:

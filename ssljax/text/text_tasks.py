@@ -222,7 +222,14 @@ def _score(task: TextTask, label: str, where: str) -> float:
 
 
 def _tsv_path(task: TextTask, directory: str, split: str) -> Path:
-    for folder in (Path(directory), Path(directory) / task.name):
+    folders = (Path(directory), Path(directory) / task.name)
+    for folder in folders:
         if (folder / f"{split}.tsv").is_file():
             return folder / f"{split}.tsv"
+    others = sorted({path.stem for folder in folders if folder.is_dir() for path in folder.glob("*.tsv")} - {"train"})
+    if split != "train" and others:
+        raise BadInputError(
+            f"{directory} has no {split}.tsv of {task.name} but {', '.join(others)}; "
+            f"evaluate on it with --dev {others[0]}."
+        )
     raise BadInputError(f"{directory} has no {split}.tsv of {task.name}; give its directory.")

@@ -57,10 +57,6 @@ def resolve(config: Config) -> Config:
     """
     if not config.data:
         raise BadInputError("data='': give the pictures, such as --data folder:my_pictures.")
-    for name in ("steps", "epochs"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise BadInputError(f"{name}={value}: give at least 1.")
     if config.epochs is not None and config.steps is not None:
         raise BadInputError(f"epochs={config.epochs} and steps={config.steps}: give one of them.")
     chosen = _held(config)

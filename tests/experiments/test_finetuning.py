@@ -12,12 +12,14 @@ import pytest
 from experiments import glue, squad
 from ssljax.models import bert
 from ssljax.text import export as text_export
+from ssljax.text import finetuned, squad_answers, text_tasks
 from ssljax.text import squad as squad_windows
-from ssljax.text import squad_answers
 from ssljax.text.vocabulary import SPECIALS, Vocabulary
 from ssljax.types import BadInputError
+from tests.oracles import torchvision_import
 
 WORDS = ["good", "bad", "film", "plot", "who", "the", "king", "queen", "of", "a", "."]
+LOAD = text_export.load_encoder  # the real one
 VOCABULARY = Vocabulary((*SPECIALS, *WORDS))
 SHAPE = bert.BertShape(vocab_size=len(VOCABULARY), hidden=8, layers=1, heads=1, intermediate=8, positions=32)
 TINY = {"run": "somewhere/bert_tiny", "seeds": 2, "epochs": 1, "batch_size": 8, "devices": 2}
@@ -72,6 +74,12 @@ def test_glue(tmp_path, sentiment, capsys, monkeypatch):
     assert sentiment not in json.dumps(record)
     printed = capsys.readouterr().out
     assert "bag of words" in printed
+    monkeypatch.setattr(text_export, "load_encoder", LOAD)
+    kept = finetuned.load("out")
+    assert (kept.labels, kept.text, kept.length) == (("0", "1"), ("sentence",), 16)
+    dev = text_tasks.read_task(text_tasks.find_task("SST-2"), sentiment, "dev")
+    right = finetuned.predict(kept, dev.first, None).argmax(1) == dev.labels
+    assert 100 * right.mean() == pytest.approx(runs[0])
     assert glue.run(config) == stored
     assert "already" in capsys.readouterr().out
     with pytest.raises(BadInputError, match="holds another run"):
@@ -93,6 +101,18 @@ def test_squad(tmp_path, questions):
     assert record["options"]["dev"] == "dev.json"
     assert squad.run(config) == json.loads((tmp_path / "out" / "results.json").read_text())
 
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torchvision_import.load_torchvision()
+    kept, shape, _ = LOAD(str(tmp_path / "out"))
+    tokens = np.arange(24, dtype=np.int32)[None] % len(VOCABULARY)
+    encoded, _ = bert.bert(shape).apply(kept["encoder"], {}, tokens, np.zeros_like(tokens), np.array([24]), train=False)
+    ours, _ = bert.span_head().apply(kept["span"], {}, encoded["tokens"], train=False)
+    theirs = transformers.BertForQuestionAnswering.from_pretrained(tmp_path / "out" / "huggingface").eval()
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(tokens.astype(np.int64)))
+    for side, logits in enumerate((found.start_logits, found.end_logits)):
+        np.testing.assert_allclose(ours[..., side], logits.numpy(), atol=1e-5)
+
 
 def test_a_train_file_leaves_dev_whole(questions):
     train, dev = squad._questions(squad.Config(dev=questions, train=questions))
@@ -107,12 +127,13 @@ def test_a_train_file_leaves_dev_whole(questions):
         (glue, {"seeds": 0}, "seeds=0"),
         (glue, {"data": ""}, "give --run DIRECTORY"),
         (glue, {"run": ""}, "give --run DIRECTORY"),
-        (glue, {"task": "CoLA", "dev": "test"}, r"no test\.tsv"),
+        (glue, {"task": "CoLA", "dev": "test"}, r"no test\.tsv of CoLA but dev; evaluate on it with --dev dev"),
         (glue, {"train_examples": 41}, "there are 40"),
         (glue, {"length": 64}, "position"),
         (squad, {"dev": ""}, "give --run DIRECTORY"),
         (squad, {"dev": "none.json"}, "No such file"),
         (squad, {"held_out": 5}, "hold out 1 to 4"),
+        (squad, {"held_out": 2, "train_examples": 10}, "train_examples=10: there are 9"),
         (squad, {"length": 60, "held_out": 1}, "must exceed"),
         (squad, {"length": 100, "held_out": 1}, "position"),
     ],

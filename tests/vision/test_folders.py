@@ -9,7 +9,7 @@ from PIL import Image, features
 
 from ssljax.types import BadInputError
 from ssljax.vision import folders
-from ssljax.vision.sources import open_source
+from ssljax.vision.sources import open_source, split_names
 from tests.vision.picture_files import colours, encoded, save
 
 
@@ -54,9 +54,34 @@ def test_what_is_no_picture_is_counted_and_hidden_folders_hold_none(tmp_path):
     source = open_source(f"folder:{tmp_path}", "train")
     assert labels_of(source) == ["cat", "dog"]
     (note,) = source.notes
-    assert "4 files are not read as pictures" in note
-    for kind in ("2 .txt", "1 .csv", "1 without an ending"):
+    assert "6 entries are not read as pictures" in note
+    for kind in ("2 .txt", "1 .csv", "1 without an ending", "2 hidden"):
         assert kind in note
+
+
+def test_links_to_nothing_and_pipes_are_counted(tmp_path):
+    put(tmp_path, "cat/a.png", "dog/a.png")
+    (tmp_path / "cat" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "owl").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "dog" / "pipe.png")
+    source = open_source(f"folder:{tmp_path}", "train")
+    assert labels_of(source) == ["cat", "dog"]
+    (note,) = source.notes
+    assert "3 entries are not read as pictures (2 links to nothing, 1 that are no regular files)" in note
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "TEST"), ("training", "testing"), ("TRAINING", "Test")])
+def test_a_split_is_found_whatever_its_case(train, test, tmp_path):
+    put(tmp_path, f"{train}/cat/a.png", f"{train}/dog/b.png", f"{test}/dog/c.png")
+    assert labels_of(open_source(f"folder:{tmp_path}", "train")) == ["cat", "dog"]
+    assert labels_of(open_source(f"folder:{tmp_path}", "test")) == ["dog"]
+    assert split_names(f"folder:{tmp_path}") == ("train", "test")
+
+
+def test_a_split_that_is_there_twice_is_refused(tmp_path):
+    put(tmp_path, "train/a.png", "Training/b.png")
+    with pytest.raises(BadInputError, match="has the split train twice, Training and train; remove one"):
+        open_source(f"folder:{tmp_path}", "train")
 
 
 def test_a_folder_without_pictures_is_no_class(tmp_path):

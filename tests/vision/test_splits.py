@@ -54,6 +54,16 @@ def test_classes_without_splits_do_not_serve_both(tmp_path):
     assert len({train.fingerprint, test.fingerprint, open_source(f"folder:{tmp_path}", "any").fingerprint}) == 3
 
 
+def test_splits_of_other_channels_or_without_pictures_are_refused(tmp_path):
+    images, labels = RNG.integers(0, 256, (20, 4, 4, 3), dtype=np.uint8), np.arange(20) % 2
+    cases = ((images[..., :1], "has 3 channels and .* 1;"), (images[:0], r"\(test\) has no pictures"))
+    for asked, wanted in cases:
+        both_splits = {"train_images": images, "train_labels": labels}
+        np.savez(tmp_path / "a.npz", test_images=asked, test_labels=labels[: len(asked)], **both_splits)
+        with pytest.raises(BadInputError, match=wanted):
+            both(f"arrays:{tmp_path}/a.npz")
+
+
 @pytest.mark.parametrize("with_test", [True, False])
 def test_arrays_whose_splits_are_equal_or_missing(tmp_path, with_test):
     images, labels = RNG.integers(0, 256, (30, 4, 4), dtype=np.uint8), np.arange(30) % 2
