@@ -66,6 +66,8 @@ def _pictures(command: Embed, output: Path) -> None:
 def _text(command: Embed, output: Path) -> None:
     _check_output(output, ".npy")
     path = Path(command.input).expanduser()
+    if not path.is_file():
+        raise BadInputError(f"input={path} is not a file; give a text file, or pictures such as folder:PATH.")
     lines = lines_of(str(path))
     params, shape, vocabulary = load_encoder(command.run)
     options = {"pooling": command.pooling, "normalise": command.normalise, "max_length": command.max_length}

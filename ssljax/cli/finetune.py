@@ -90,7 +90,9 @@ def finetune(command: Finetune) -> None:
         return
     task, train, test = _rows(command)
     params, shape, vocabulary = export.load_encoder(command.run)
-    rate = command.learning_rate or float(f"{2e-5 * (768 / shape.hidden) ** 1.5:.1g}")
+    rate = command.learning_rate
+    if rate is None:
+        rate = float(f"{2e-5 * (768 / shape.hidden) ** 1.5:.1g}")
     numbers = FinetuneConfig(command.epochs, command.batch_size, rate, seeds=command.seeds, by_length=True)
     length = _length(command.length, shape.positions, vocabulary, (train, test))
     kind = f"{len(task.labels)} classes" if task.labels else "numbers"

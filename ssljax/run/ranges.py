@@ -27,7 +27,7 @@ STEPS_OR_NONE = Range(0, 2**31 - 1)
 ROWS = Range(1, 2**24)
 WIDTH = Range(1, 2**16)
 FEW = Range(1, 1000)
-RATE = Range(0, 1e4, above=True)
+RATE = Range(0, 1e4)
 SHARE = Range(0, 1)
 SHARE_ABOVE_0 = Range(0, 1, above=True)
 

@@ -74,8 +74,9 @@ def open_splits(open_split: Callable[[str], Source], train: str, test: str) -> S
 
 def _check_channels(seen: Source, asked: Source) -> None:
     """Pixels are of as many channels in both splits; what is decoded from files is in any case."""
-    if seen.arrays is not None and asked.arrays is not None:
-        one, other = (source.arrays["image"].shape[-1] for source in (seen, asked))
+    learned, evaluated = seen.arrays, asked.arrays
+    if learned is not None and evaluated is not None:
+        one, other = learned["image"].shape[-1], evaluated["image"].shape[-1]
         if one != other:
             raise BadInputError(f"{seen.name} has {one} channels and {asked.name} {other}; give pictures of one kind.")
 

@@ -112,7 +112,7 @@ def primitives(function, *args):
     ],
 )
 def test_what_is_chosen(shape, way, module):
-    x, kernel, _ = drawn(shape, way)
+    x, kernel, _ = map(jnp.asarray, drawn(shape, way))
     assert convolution.choose(x, kernel, way[1]) is module
 
 

@@ -68,7 +68,7 @@ def test_values_out_of_range_name_the_option(name):
         (("--seed", "4294967296"), "seed=4294967296: give a whole number from 0"),
         (("--batch-size", "-32"), "batch_size=-32: give a whole number from 1 to 16777216."),
         (("--steps", "0"), "steps=0: give a whole number from 1"),
-        (("--learning-rate", "nan"), "learning_rate=nan: give a number above 0 and at most 10000."),
+        (("--learning-rate", "nan"), "learning_rate=nan: give a number from 0 to 10000."),
         (("--queue-size", "16000000000"), "queue_size=16000000000: give a whole number from 1"),
         (("--mean", "0.5", "127", "0.5"), "mean=0.5 127.0 0.5: give a number from 0 to 1."),
         (("--eval-every", "-1"), "eval_every=-1: give a whole number from 0"),

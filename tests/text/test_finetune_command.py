@@ -105,10 +105,10 @@ def test_predictions_are_transformers_own(classifier, tmp_path, capsys):
 
 def test_numbers_and_pairs(encoder, tmp_path):
     """A regression on two columns: large numbers are learned on their own scale, and the written head gives them."""
-    rows = reviews(150)
-    table = {"a": rows["review"], "b": rows["review"][::-1], "price": rows["price"]}
+    rows = reviews(250)
+    table = {"a": rows["review"], "b": ["the film!", "a film."] * 125, "price": rows["price"]}
     tables.write_table(tmp_path / "mine.tsv", table)
-    common = ("--run", encoder, "--epochs", 12, "--seeds", 1, "--learning-rate", 0.01, "--batch-size", 16)
+    common = ("--run", encoder, "--epochs", 16, "--seeds", 1, "--learning-rate", 0.01, "--batch-size", 16)
     ssljax(
         "finetune", *common, "--train", tmp_path / "mine.tsv", "--test", tmp_path / "mine.tsv", "--text", "a", "b",
         "--label", "price", "--regression", "--out", tmp_path / "price",

@@ -163,7 +163,10 @@ def test_a_dry_run_trains_nothing(folder, tmp_path, capsys):
         (("pretrain", "--workdir", "x"), "data='': give the pictures"),
         (("pretrain", "--data", "folder:none"), "folder:none: there is no such folder"),
         (("embed", "folder:none", "v.npz", "--run", "none"), "run=none"),
-        (("embed", "none.txt", "v.npy", "--run", "none"), "none.txt cannot be read"),
+        (
+            ("embed", "none.txt", "v.npy", "--run", "none"),
+            "input=none.txt is not a file; give a text file",
+        ),
         (("embed", "folder:none", "v.txt", "--run", "none"), "v.txt: give a name that ends with .npz or .npy"),
         (("embed", "folder:none", "none/v.npz", "--run", "none"), "none/v.npz: give a name that ends with"),
         (("evaluate", "--run", "none"), "data='': give labelled pictures"),

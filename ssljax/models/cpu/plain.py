@@ -8,8 +8,8 @@ from ssljax.types import Array
 
 def forward(x: Array, kernel: Array, stride: int) -> Array:
     """The convolution of [B, H, W, C] with [k, k, C, D]."""
-    padding = [(kernel.shape[0] // 2,) * 2] * 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    half, layout = kernel.shape[0] // 2, ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (stride, stride), [(half, half)] * 2, dimension_numbers=layout)
 
 
 def backward(x: Array, kernel: Array, grad: Array, stride: int) -> Array:
