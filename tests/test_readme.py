@@ -1,6 +1,7 @@
 """The README and the guides: examples run, links and commands exist, tables are those of the records."""
 
 import doctest
+import json
 import re
 from pathlib import Path
 
@@ -69,3 +70,15 @@ def test_named_files_and_modules_exist(page):
 def test_the_tables_are_up_to_date():
     for path, text in experiments.__main__.pages().items():
         assert path.read_text() == text, f"{path}: run make results"
+
+
+def test_the_guides_figures_of_eurosat_are_the_records():
+    found = json.loads((ROOT / "experiments/results/eurosat.json").read_text())["results"]
+    columns = ("knn", "linear_1_per_class", "linear_5_per_class", "linear_10_per_class", "linear")
+    page = (ROOT / "ssljax/vision/README.md").read_text()
+    for row, cells in found.items():
+        written = re.search(rf"^\| {row} \| (.*) \|$", page, re.M)
+        assert written, row
+        for cell, column in zip(written[1].split(" | "), columns, strict=True):
+            values = cells[column] if isinstance(cells[column], list) else [cells[column]]
+            assert [float(value) for value in cell.split(" ± ")] == pytest.approx(values, abs=0.06)

@@ -61,7 +61,7 @@ RECIPES = {
             "queue_size": 4096,
             "momentum": 0.99,
             "temperature": 0.3,
-            "crop": (0.4, 1.0),
+            "crop": (0.6, 1.0),
             "jitter": 0.4,
         },
         "warmup": PER_EPOCH,
