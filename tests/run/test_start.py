@@ -123,7 +123,7 @@ def test_a_run_that_fails_before_its_first_step_still_saves_and_ends(tmp_path, m
     assert (tmp_path / "checkpoints" / "0").is_dir()
 
 
-@pytest.mark.parametrize("seed", [3, 2**40 + 3])
+@pytest.mark.parametrize("seed", [3, 2**32 - 1])
 def test_the_untrained_row_is_the_state_before_the_first_step(tmp_path, seed):
     recipe, rows = dense.recipe(), {}
     task, method, optimizer = dense.parts(recipe)
