@@ -108,10 +108,10 @@ def finetune(command: Finetune) -> None:
         table, found = glue.finetune_task(
             encoder, params["encoder"], vocabulary, task, learned, [test], config=numbers, **options
         )
+    results.print_table(table)
     said = finetuned.save(command.out, found["params"], shape, vocabulary, task, length, scale)
     metrics = [{"seeds": found["seeds"], "warnings": [sentence for one in found["warnings"] for sentence in one]}]
     results.write_results(command.out, command, "finetune", table, results.environment(), metrics)
-    results.print_table(table)
     print(said.replace("encoder and its heads are", "classifier is"))
 
 
