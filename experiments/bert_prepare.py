@@ -23,8 +23,9 @@ from ssljax.cli.arguments import parse
 from ssljax.cli.experiments import refuse
 from ssljax.run import ranges
 from ssljax.run.ledger import paragraphs
+from ssljax.text.corpus import notes
 from ssljax.text.languages import check_language
-from ssljax.text.prepare import Documents, Progress, check_paths, notes, prepare
+from ssljax.text.prepare import Documents, Progress, check_paths, prepare
 from ssljax.text.reading import read_lines, text_files
 from ssljax.text.vocabulary import Vocabulary, read_vocabulary, train_vocabulary
 from ssljax.types import BadInputError

@@ -4,7 +4,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from ssljax.types import BadInputError
 
 
 def parse(kind: Any, *, prog: str, description: str, arguments: Sequence[str] | None = None, **more: Any) -> Any:
@@ -24,6 +27,18 @@ def parse(kind: Any, *, prog: str, description: str, arguments: Sequence[str] | 
 
     words = [expanded(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     return tyro.cli(kind, args=words, prog=prog, description=description, **more)
+
+
+def check_output(path: Path, *endings: str) -> None:
+    """Refuse a file that exists or cannot be written, before anything is computed.
+
+    Raises:
+        BadInputError: naming the file.
+    """
+    if path.exists():
+        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
+    if path.suffix not in endings or not path.absolute().parent.is_dir():
+        raise BadInputError(f"{path}: give a name that ends with {' or '.join(endings)}, in a folder that exists.")
 
 
 def expanded(word: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssljax.cli.arguments import check_output
 from ssljax.run import ranges
 from ssljax.text.embedding import Pooling, embed_lines, lines_of
 from ssljax.text.export import load_encoder
@@ -52,7 +53,7 @@ def embed(command: Embed) -> None:
 
 
 def _pictures(command: Embed, output: Path) -> None:
-    _check_output(output, ".npz", ".npy")
+    check_output(output, ".npz", ".npy")
     encoder = encoder_file.load_encoder(command.run)
     for note in encoder.notes:
         print(note)
@@ -64,7 +65,7 @@ def _pictures(command: Embed, output: Path) -> None:
 
 
 def _text(command: Embed, output: Path) -> None:
-    _check_output(output, ".npy")
+    check_output(output, ".npy")
     path = Path(command.input).expanduser()
     if not path.is_file():
         raise BadInputError(f"input={path} is not a file; give a text file, or pictures such as folder:PATH.")
@@ -81,11 +82,3 @@ def _text(command: Embed, output: Path) -> None:
         print(f"{found.cut} of {len(lines)} lines are longer than {most} tokens and were cut.")
     if found.unknown > UNKNOWN:
         print(f"{100 * found.unknown:.1f} % of the tokens are not in the vocabulary of {command.run}: [UNK].")
-
-
-def _check_output(path: Path, *endings: str) -> None:
-    """Refuse a file that cannot be written before anything is computed."""
-    if path.exists():
-        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
-    if path.suffix not in endings or not path.absolute().parent.is_dir():
-        raise BadInputError(f"{path}: give a name that ends with {' or '.join(endings)}, in a folder that exists.")

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssljax import sharding
+from ssljax.cli.arguments import check_output
 from ssljax.evals.finetune import FinetuneConfig
 from ssljax.models import bert
 from ssljax.run import compile_cache, ranges, results
 from ssljax.run import workdir as workdirs
 from ssljax.text import export, finetuned, glue, own_task
-from ssljax.text.tables import check_output, read_table, write_table
+from ssljax.text.tables import FORMATS, read_table, write_table
 from ssljax.text.text_tasks import Examples
 from ssljax.text.vocabulary import Vocabulary, encode, tokenizer
 from ssljax.types import BadInputError
@@ -153,7 +154,7 @@ def _countable(train: Examples) -> bool:
 def predict(command: Predict) -> None:
     """`ssljax predict`."""
     output = Path(command.output).expanduser()
-    check_output(output)
+    check_output(output, *FORMATS)
     ranges.check(command)
     table = read_table(command.input)
     model = finetuned.load(command.run)
@@ -161,16 +162,16 @@ def predict(command: Predict) -> None:
     if len(names) not in (1, 2):
         raise BadInputError(f"text={' '.join(names)}: give one column of text, or two for pairs.")
     texts = [table.column(name, "text") for name in names]
+    probabilities = [] if model.regression else [f"probability {label}" for label in model.labels]
+    taken = next((name for name in ("prediction", *probabilities) if name in table.columns), None)
+    if taken is not None:
+        raise BadInputError(f"{command.input} has the column {taken!r}, which the answers need; rename it.")
     answers = finetuned.predict(model, texts[0], texts[1] if texts[1:] else None, batch_size=command.batch_size)
     columns: dict[str, list] = dict(table.columns)
     if model.regression:
-        more = {"prediction": [float(value) for value in answers[:, 0]]}
+        columns["prediction"] = answers[:, 0].tolist()
     else:
-        more = {"prediction": [model.labels[place] for place in answers.argmax(1)]}
-        more |= {f"probability {name}": [float(f"{value:.6g}") for value in answers[:, number]]
-                 for number, name in enumerate(model.labels)}  # fmt: skip
-    taken = next((name for name in more if name in columns), None)
-    if taken is not None:
-        raise BadInputError(f"{command.input} has the column {taken!r}, which the answers need; rename it.")
-    write_table(output, columns | more)
+        columns["prediction"] = [model.labels[place] for place in answers.argmax(1)]
+        columns |= dict(zip(probabilities, np.round(answers.T.astype(float), 6).tolist(), strict=True))
+    write_table(output, columns)
     print(f"{output}: {len(answers)} rows.")

@@ -14,6 +14,7 @@ from ssljax.types import BadInputError
 FORMAT = 1
 MANIFEST, WORDS = "manifest.json", "vocab.txt"
 TOKENS, SENTENCES, DOCUMENTS = "tokens.bin", "sentences.bin", "documents.bin"
+UNKNOWN = 0.02  # share of the tokens from which it is a warning
 AGAIN = "prepare it again with python -m experiments.bert_prepare"
 
 
@@ -123,6 +124,22 @@ def read_manifest(directory: str | Path) -> dict[str, Any]:
     if version != FORMAT:
         raise BadInputError(f"{directory} has format {version}, and this version of ssljax reads {FORMAT}; {AGAIN}.")
     return manifest
+
+
+def notes(manifest: dict[str, Any]) -> list[str]:
+    """Sentences on what makes a corpus hard to learn from, if anything does."""
+    found, tokens = [], manifest["tokens"]
+    if manifest["unknown"] > UNKNOWN * tokens:
+        found.append(
+            f"{100 * manifest['unknown'] / tokens:.1f} % of the tokens are [UNK]: the vocabulary does not fit the "
+            "text; look at its language and case, or learn one from the text."
+        )
+    if manifest["single"] == manifest["documents"]:
+        found.append(
+            "Every document is one sentence, so that all next sentences are random ones and predicting the next "
+            "sentence teaches nothing."
+        )
+    return found
 
 
 def hold_out(corpus: Corpus, every: int = 100) -> tuple[Corpus, Corpus]:

@@ -1,7 +1,6 @@
 """A fine-tuned BERT that is kept: as transformers reads it, and with what is needed to predict from new rows."""
 
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from ssljax.text import export
 from ssljax.text.own_task import UNSCALED, Scale
 from ssljax.text.text_tasks import Examples, TextTask, inputs
 from ssljax.text.vocabulary import Vocabulary
-from ssljax.train import buckets
 from ssljax.types import BadInputError, PyTree
 
 OURS = "ssljax"  # the entry of config.json's task_specific_params
@@ -104,9 +102,7 @@ def _config(run: str) -> dict[str, Any]:
     from etils import epath
 
     directory = epath.Path(run) / export.EXPORTED
-    directory = directory if directory.exists() else epath.Path(run)
-    with buckets.local_copy(directory) as here:
-        return json.loads((Path(here) / "config.json").read_text())
+    return json.loads(((directory if directory.exists() else epath.Path(run)) / "config.json").read_text())
 
 
 def predict(model: Finetuned, first: list[str], second: list[str] | None, *, batch_size: int = 64) -> np.ndarray:

@@ -20,7 +20,6 @@ from ssljax.types import BadInputError
 BLOCK = 1 << 21  # bytes of text at a time, and what a killed run loses at most
 PARAGRAPH_SHARE = 0.1  # of lines with several sentences, over which a file is taken to hold paragraphs
 SAMPLE = 1000  # lines that decide it
-UNKNOWN = 0.02  # share of the tokens from which it is a warning
 PARTS = 2  # the version of the finished blocks in OUT.partial
 
 Paragraphs = bool | Literal["auto"]
@@ -111,22 +110,6 @@ def check_paths(inputs: Sequence[str | Path], out: Path) -> None:
             raise BadInputError(f"{path} is not a file; give text files.")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BadInputError(f"{out} exists already; use another directory or remove it.")
-
-
-def notes(manifest: dict[str, Any]) -> list[str]:
-    """Sentences on what makes a corpus hard to learn from, if anything does."""
-    found, tokens = [], manifest["tokens"]
-    if manifest["unknown"] > UNKNOWN * tokens:
-        found.append(
-            f"{100 * manifest['unknown'] / tokens:.1f} % of the tokens are [UNK]: the vocabulary does not fit the "
-            "text; look at its language and case, or learn one from the text."
-        )
-    if manifest["single"] == manifest["documents"]:
-        found.append(
-            "Every document is one sentence, so that all next sentences are random ones and predicting the next "
-            "sentence teaches nothing."
-        )
-    return found
 
 
 def _tokenize(

@@ -147,6 +147,14 @@ def read_lines(path: str | Path) -> Iterator[str]:
         yield from (line.strip() for line in lines)
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without their ends.
+
+    Not `splitlines`: some of what Unicode calls a line break is inside sentences, or is a word.
+    """
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
 def read_text(path: str | Path) -> str:
     """The whole text of a file.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssljax.text.reading import read_text
+from ssljax.text.reading import read_text, split_lines
 from ssljax.types import BadInputError
 
 FORMATS = (".csv", ".tsv", ".jsonl")
@@ -77,18 +77,6 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     partial.replace(path)
 
 
-def check_output(path: Path) -> None:
-    """Refuse a table that exists or cannot be written.
-
-    Raises:
-        BadInputError: naming it.
-    """
-    if path.exists():
-        raise BadInputError(f"{path} exists: it is not overwritten; choose another name.")
-    if path.suffix not in FORMATS or not path.absolute().parent.is_dir():
-        raise BadInputError(f"{path}: give a name that ends with {', '.join(FORMATS)}, in a folder that exists.")
-
-
 def _format(path: str) -> str:
     found = next((suffix for suffix in reversed(Path(path).suffixes[-2:]) if suffix in FORMATS), None)
     if found is None:
@@ -112,8 +100,7 @@ def _csv(text: str) -> tuple[list[list[str]], list[int]]:
 
 
 def _tsv(text: str) -> tuple[list[list[str]], list[int]]:
-    # not splitlines: some of what Unicode calls a line break is inside sentences
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    lines = split_lines(text)
     kept = [number for number, line in enumerate(lines, start=1) if line]
     return [lines[number - 1].split("\t") for number in kept], kept
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssljax.data.tfds_sets import build_command, missing_split, prepared_builder
+from ssljax.text.reading import read_text, split_lines
 from ssljax.types import BadInputError
 
 Columns = tuple[tuple[str, ...], ...]  # the names that each wanted column may have
@@ -83,12 +84,7 @@ def tfds_rows(name: str, split: str, columns: Columns, data_dir: str | None) -> 
 
 
 def _lines(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInputError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8.") from None
-    # not splitlines: some of what Unicode calls a line break is inside sentences
-    return [line.removesuffix("\r").split("\t") for line in text.split("\n")]
+    return [line.split("\t") for line in split_lines(read_text(path).removeprefix("\ufeff"))]
 
 
 def _present(names: tuple[str, ...], held: list[str], otherwise: str) -> str:

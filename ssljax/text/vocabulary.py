@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssljax.text.reading import split_lines
 from ssljax.types import BadInputError
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def read_vocabulary(path: str | Path, lower_case: bool = True, strip_accents: bo
 
 
 def _words_of_lines(text: str) -> tuple[str, ...]:
-    lines = text.removesuffix("\n").split("\n")  # not splitlines: some words are separators to Unicode
-    found = tuple(line.removesuffix("\r") for line in lines)
+    found = tuple(split_lines(text.removesuffix("\n")))
     if "" in found:
         raise BadInputError(f"line {found.index('') + 1} is empty; give one word a line.")
     return found

@@ -183,7 +183,7 @@ def _network(config: Config, count: int, on_cpu: bool) -> dict[str, Any]:
             )
         return {"backbone": config.backbone or names[0], "width": found["width"], "stem": found["stem"]}
     backbone = config.backbone or ("resnet8" if on_cpu else "resnet18" if count < 200_000 else "resnet50")
-    return {"backbone": backbone, "width": 32 if backbone in ("resnet8", "resnet10") else 64}
+    return {"backbone": backbone, "width": 32 if backbone == "resnet8" else 64}
 
 
 def _size(facts: Facts, on_cpu: bool) -> int:

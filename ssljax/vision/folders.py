@@ -55,18 +55,18 @@ def folder_splits(path: str) -> list[str]:
     Raises:
         BadInputError: there is no such folder.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise BadInputError(f"folder:{root}: there is no such folder; give one that holds pictures.")
-    return [name for name in SPLITS if name in _split_folders(root)]
+    found = _split_folders(Path(path).expanduser())
+    return [name for name in SPLITS if name in found]
 
 
 def _split_folders(root: Path) -> dict[str, str]:
     """Split -> the name of its folder, in which case does not matter.
 
     Raises:
-        BadInputError: two folders are of one split.
+        BadInputError: there is no such folder, or two folders in it are of one split.
     """
+    if not root.is_dir():
+        raise BadInputError(f"folder:{root}: there is no such folder; give one that holds pictures.")
     found: dict[str, str] = {}
     with _entries(root) as entries:
         for name in sorted(entry.name for entry in entries if entry.is_dir()):
@@ -102,13 +102,13 @@ def _notes(root: Path, empty: list[str], other: Counter[str], mixed: bool) -> It
 
 
 def _root(path: Path, split: str) -> Path:
-    others = folder_splits(str(path))
+    found = _split_folders(path)
     if (path / split).is_dir():
         return path / split
-    if split in others:
-        return path / _split_folders(path)[split]
-    if others:
-        raise missing_split(f"folder:{path}", split, others)
+    if split in found:
+        return path / found[split]
+    if found:
+        raise missing_split(f"folder:{path}", split, [name for name in SPLITS if name in found])
     return path
 
 

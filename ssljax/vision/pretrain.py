@@ -21,10 +21,9 @@ from ssljax.vision.task import pretraining
 from ssljax.vision.views import View, Views
 
 Method = Literal["moco", "moco_v3", "simclr"]
-Backbone = Literal["resnet8", "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Backbone = Literal["resnet8", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 BACKBONES: dict[str, tuple[tuple[int, ...], bool]] = {  # blocks of each stage, and whether they are bottlenecks
     "resnet8": ((1, 1, 1), False),
-    "resnet10": ((1, 1, 1, 1), False),
     "resnet18": ((2, 2, 2, 2), False),
     "resnet34": ((3, 4, 6, 3), False),
     "resnet50": ((3, 4, 6, 3), True),
@@ -46,7 +45,7 @@ class Config(PictureConfig):
     backbone: Backbone | None = None
     """Architecture of the encoder; None: resnet8 on a CPU, else by the number of pictures."""
     width: int | None = None
-    """Number of channels of the first stage; None: 64, and 32 for resnet8 and resnet10."""
+    """Number of channels of the first stage; None: 64, and 32 for resnet8."""
     stem: Literal["cifar", "imagenet"] | None = None
     """First layers: "cifar" (3x3, full resolution) or "imagenet" (7x7 and pool); None: by the size."""
     size: int | None = None

@@ -30,7 +30,7 @@ def test_blocks_of_any_size_are_the_text(tmp_path_factory, text, size):
 def test_only_line_feeds_end_a_line(ending, text, tmp_path):
     path = tmp_path / f"text{ending}"
     path.write_bytes(WRITERS[ending](text.encode()))
-    wanted = text.split("\n")[:-1] if text.endswith("\n") else [*text.split("\n")] if text else []
+    wanted = text.split("\n")[:-1] if text.endswith("\n") else text.split("\n") if text else []
     assert list(read_lines(path)) == [line.strip() for line in wanted]
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssljax.text.tables import check_output, read_table, write_table
+from ssljax.cli.arguments import check_output
+from ssljax.text.tables import FORMATS, read_table, write_table
 from ssljax.types import BadInputError
 
 WORDS = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=12)
@@ -83,4 +84,4 @@ def test_a_missing_file_and_column_and_a_place_to_write(tmp_path):
         read_table(str(tmp_path / "t.csv")).column("c", "label")
     for name, said in (("t.csv", "exists"), ("t.txt", "a name that ends with"), ("no/t.csv", "a folder that exists")):
         with pytest.raises(BadInputError, match=said):
-            check_output(tmp_path / name)
+            check_output(tmp_path / name, *FORMATS)
